@@ -25,12 +25,13 @@ type View struct {
 	OnChange Change        //
 	TTL      time.Duration // how long an entry is fresh
 	Negative time.Duration // how long "there is no such row" is fresh
-	Load     string        // one row: a JSON document and, where the entry belongs to somebody, a column named owner
+	Load     string        // one row, $1 … are the key's parts: a JSON document and, where the entry belongs to somebody, a column named owner
 	Model    bool          // loaded from a language model; Load is empty
 	Tables   []Mapping     // which keys a table's changed rows concern
 	Owners   []Mapping     // key and owner of rows that must be remembered for ever
 	Events   []string      // types of the app's own events whose subject is a key of this view
 	HTTP     *HTTP         // nil: not served
+	Line     int           // where the views file says so
 }
 
 // Mapping is a query over the changed rows of one table, which it knows by the
@@ -39,6 +40,16 @@ type Mapping struct {
 	Table string // as PostgreSQL resolves it: books, public.books, mythic_cache.run_events
 	SQL   string // selects the key's parts, in order
 	Line  int    // where the views file says so
+}
+
+// Topic returns the table's name without its schema and quotes: the stream that
+// its changes travel in.
+func (m Mapping) Topic() string {
+	name := m.Table
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		name = name[i+1:]
+	}
+	return strings.Trim(name, `"`)
 }
 
 // HTTP says where a view is served.
