@@ -1,0 +1,52 @@
+# One command each. `make help` lists them.
+#
+# internal/dev/provision.sh makes sure of PostgreSQL and Redis; the rest is Go.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+
+LOCAL := $(CURDIR)/.local
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Where each package starts servers of its own, more packages at once than
+# processors help nobody.
+TEST_FLAGS ?= -race -count=1 -timeout 10m
+
+# Benchmarks live in internal/bench; until one package needs more, nowhere else.
+BENCH_PACKAGES ?= $(if $(wildcard internal/bench),./internal/bench/...,./...)
+BENCH_FLAGS ?= -bench . -benchmem
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench lint build clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+run: ## everything on this machine, with demo data, until Ctrl-C
+	@go build -o $(LOCAL)/bin/dev ./internal/dev
+	@exec $(LOCAL)/bin/dev run
+
+build: ## bin/mythic-cache
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/mythic-cache ./cmd/mythic-cache
+
+# provision.sh ends with 3 where only Docker can give us servers: the tests then
+# run in a container that has them.
+test: ## install what is missing, then every test with the race detector
+	@sh internal/dev/provision.sh test; case $$? in \
+	  0) $(MAKE) --no-print-directory check ;; \
+	  3) docker compose run --rm --build tests ;; \
+	  *) exit 1 ;; \
+	esac
+
+check: ## the tests alone, on a machine that has everything
+	go vet ./...
+	CGO_ENABLED=1 go test $(TEST_FLAGS) ./...
+
+bench: ## the benchmarks
+	@sh internal/dev/provision.sh run
+	go test -run '^$$' $(BENCH_FLAGS) $(BENCH_PACKAGES)
+
+lint: ## golangci-lint, the version that .golangci.yml is written for
+	@sh internal/dev/lint.sh $(GOLANGCI_LINT_VERSION)
+
+clean: ## remove what was built; the data in .local stays
+	rm -rf bin $(LOCAL)/bin
