@@ -126,9 +126,18 @@ func plain(n ast.Node) (string, bool) {
 	return "", false
 }
 
+// tokenOf returns where a value begins; that of a mapping is its first name, not
+// the colon behind it.
 func tokenOf(n ast.Node) *token.Token {
-	if n == nil {
+	switch n := n.(type) {
+	case nil:
 		return nil
+	case *ast.MappingValueNode:
+		return n.Key.GetToken()
+	case *ast.MappingNode:
+		if !n.IsFlowStyle && len(n.Values) > 0 {
+			return n.Values[0].Key.GetToken()
+		}
 	}
 	return n.GetToken()
 }

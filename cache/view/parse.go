@@ -78,7 +78,7 @@ func (r *reader) document(text []byte) (ast.Node, bool) {
 		return nil, false
 	}
 	for _, more := range bodies[1:] {
-		r.fault(more.GetToken(), "a views file holds one document; this is another")
+		r.fault(tokenOf(more), "a views file holds one document; this is another")
 	}
 	return bodies[0], true
 }
@@ -105,7 +105,7 @@ func (r *reader) views(root ast.Node) []*View {
 		}
 	}
 	if !held {
-		r.fault(root.GetToken(), "views is missing")
+		r.fault(tokenOf(root), "views is missing")
 	}
 	return views
 }
