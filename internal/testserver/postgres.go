@@ -2,11 +2,13 @@ package testserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +37,7 @@ type PostgresOptions struct {
 
 // StartPostgres makes a cluster where there is none and starts it.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
-	bin, err := PostgresBin()
+	bin, err := PostgresBin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -43,40 +45,52 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{Port: o.Port, bin: bin, dir: o.Dir, as: as, settings: map[string]string{
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("name the data directory: %w", err)
+	}
+	p := &Postgres{bin: bin, dir: dir, as: as, settings: map[string]string{
 		"fsync": "off", "max_connections": "200", "shared_buffers": "64MB",
 		"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_wal_size": "2GB",
 	}}
-	for name, value := range o.Settings {
-		p.settings[name] = value
-	}
-	if p.Port == 0 {
-		if p.Port, err = freePort(); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := os.Stat(filepath.Join(p.dir, "PG_VERSION")); err != nil {
+	maps.Copy(p.settings, o.Settings)
+	switch _, err := os.Stat(filepath.Join(p.dir, "PG_VERSION")); {
+	case errors.Is(err, fs.ErrNotExist):
 		if err := p.initialise(ctx); err != nil {
 			return nil, err
 		}
+	case err != nil:
+		return nil, fmt.Errorf("look at the data directory: %w", err)
 	}
-	return p, p.Start(ctx)
+	if err := onPort(ctx, o.Port, func(port int) error { p.Port = port; return p.Start(ctx) }); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-// initialise makes the cluster, for the superuser postgres and without passwords.
+// initialise makes the cluster, for the superuser postgres and without
+// passwords. It makes it beside its place, so that one which was interrupted is
+// not taken for whole.
 func (p *Postgres) initialise(ctx context.Context) error {
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+	unfinished := p.dir + ".new"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return fmt.Errorf("clear the data directory: %w", err)
+	}
+	if err := os.MkdirAll(unfinished, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	if err := p.as.own(p.dir); err != nil {
+	if err := p.as.own(unfinished); err != nil {
 		return fmt.Errorf("hand over the data directory: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "initdb"),
-		"--pgdata", p.dir, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	cmd.Dir = p.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.as.credential()}
+		"--pgdata", unfinished, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	cmd.Dir = unfinished
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.as.credential(), Setpgid: true}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	if err := os.Rename(unfinished, p.dir); err != nil {
+		return fmt.Errorf("put the data directory in its place: %w", err)
 	}
 	return nil
 }
@@ -92,11 +106,24 @@ func (p *Postgres) Start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return conn.Close(ctx)
+		defer conn.Close(ctx)
+		var dir string
+		if err := conn.QueryRow(ctx, "SHOW data_directory").Scan(&dir); err != nil {
+			return err
+		}
+		if dir != p.dir {
+			return fmt.Errorf("%w: on port %d answers a cluster in %s", errPortTaken, p.Port, dir)
+		}
+		return nil
 	}
-	var err error
-	p.process, err = start(ctx, p.as, p.dir, ready, filepath.Join(p.bin, "postgres"), args...)
-	return err
+	for {
+		var err error
+		p.process, err = start(ctx, p.as, p.dir, ready, filepath.Join(p.bin, "postgres"), args...)
+		// After a crash the kernel may still be taking down the last backend.
+		if err == nil || !strings.Contains(err.Error(), "shared memory block") || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // URL returns the connection string of a database of the cluster.
@@ -114,42 +141,30 @@ func (p *Postgres) Gone() <-chan struct{} { return p.process.gone }
 func (p *Postgres) Stop() { p.process.stop(syscall.SIGINT) }
 
 // Kill ends the postmaster and every backend with SIGKILL; Start then recovers.
-func (p *Postgres) Kill() { p.process.kill() }
+// The backends are in process groups of their own, and a busy one would else
+// finish its statement first.
+func (p *Postgres) Kill() {
+	// A postmaster that is stopped makes no new ones meanwhile.
+	_ = p.process.signal(syscall.SIGSTOP)
+	for _, backend := range childrenOf(p.process.cmd.Process.Pid) {
+		_ = syscall.Kill(backend, syscall.SIGKILL)
+	}
+	p.process.kill()
+}
 
 // CrashBackend ends one backend with SIGKILL, upon which the postmaster ends
 // all others and goes through crash recovery by itself.
 func (p *Postgres) CrashBackend(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
 
-// PostgresBin returns the directory of PostgreSQL's server programs: on PATH, or
-// where Debian and Homebrew put them, the newest first.
-func PostgresBin() (string, error) {
-	if path, err := exec.LookPath("postgres"); err == nil {
-		return filepath.Dir(path), nil
+// PostgresMayEnter reports whether the user that a cluster would run as can
+// reach a directory, such as the parent of its data.
+func PostgresMayEnter(ctx context.Context, dir string) (bool, error) {
+	as, err := unprivileged()
+	if err != nil {
+		return false, err
 	}
-	var found []string
-	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin"} {
-		dirs, _ := filepath.Glob(pattern)
-		for _, dir := range dirs {
-			if _, err := os.Stat(filepath.Join(dir, "postgres")); err == nil {
-				found = append(found, dir)
-			}
-		}
-	}
-	if len(found) == 0 {
-		return "", fmt.Errorf("no PostgreSQL server here: looked on PATH and in %s", "/usr/lib/postgresql")
-	}
-	return slices.MaxFunc(found, func(a, b string) int { return majorOf(a) - majorOf(b) }), nil
-}
-
-// majorOf returns the major version that a directory's name holds, 0 for none.
-func majorOf(dir string) int {
-	digits := strings.TrimLeft(strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' {
-			return r
-		}
-		return ' '
-	}, dir), " ")
-	first, _, _ := strings.Cut(digits, " ")
-	major, _ := strconv.Atoi(first)
-	return major
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `cd "$1"`, "sh", dir)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as.credential()}
+	return cmd.Run() == nil, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -52,6 +51,7 @@ func (t *tail) String() string {
 // start runs a program in a process group of its own and waits until ready
 // returns nil.
 func start(ctx context.Context, as *owner, dir string, ready func(context.Context) error, program string, args ...string) (*process, error) {
+	//nolint:noctx // the server outlives the context, which bounds its start
 	p := &process{cmd: exec.Command(program, args...), output: &tail{}, gone: make(chan struct{})}
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
@@ -71,6 +71,10 @@ func start(ctx context.Context, as *owner, dir string, ready func(context.Contex
 		err := ready(ctx)
 		if err == nil {
 			return p, nil
+		}
+		if errors.Is(err, errPortTaken) {
+			p.kill()
+			return nil, fmt.Errorf("start %s: %w", filepath.Base(program), err)
 		}
 		select {
 		case <-p.gone:
@@ -148,15 +152,4 @@ func (o *owner) own(dir string) error {
 		return nil
 	}
 	return os.Chown(dir, o.uid, o.gid)
-}
-
-// freePort returns a TCP port of loopback that nobody listens on. Another
-// process may take it before its server does; the server then says so.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -2,10 +2,8 @@ package testserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"syscall"
 
@@ -17,6 +15,7 @@ import (
 type Redis struct {
 	Port int
 
+	program string
 	dir     string
 	args    []string
 	process *process
@@ -31,25 +30,22 @@ type RedisOptions struct {
 
 // StartRedis starts a server with an append-only file.
 func StartRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
-	r := &Redis{Port: o.Port, dir: o.Dir, args: o.Args}
-	var err error
-	if r.Port == 0 {
-		if r.Port, err = freePort(); err != nil {
-			return nil, err
-		}
+	program, err := RedisServer(ctx)
+	if err != nil {
+		return nil, err
 	}
+	r := &Redis{program: program, dir: o.Dir, args: o.Args}
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	return r, r.Start(ctx)
+	if err := onPort(ctx, o.Port, func(port int) error { r.Port = port; return r.Start(ctx) }); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Start starts the server again after Stop or Kill.
 func (r *Redis) Start(ctx context.Context) error {
-	program, err := exec.LookPath("redis-server")
-	if err != nil {
-		return errors.New("no redis-server on PATH")
-	}
 	args := append([]string{
 		"--port", strconv.Itoa(r.Port), "--bind", "127.0.0.1", "--dir", r.dir,
 		"--appendonly", "yes", "--save", "", "--enable-debug-command", "yes",
@@ -57,10 +53,31 @@ func (r *Redis) Start(ctx context.Context) error {
 	ready := func(ctx context.Context) error {
 		client := redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", r.Port), MaxRetries: -1, DisableIdentity: true})
 		defer client.Close()
-		return client.Ping(ctx).Err()
+		// While it loads its data it answers nothing but an error.
+		if err := client.Ping(ctx).Err(); err != nil {
+			return err
+		}
+		return r.isOwn(ctx, client)
 	}
-	r.process, err = start(ctx, nil, r.dir, ready, program, args...)
+	var err error
+	r.process, err = start(ctx, nil, r.dir, ready, r.program, args...)
 	return err
+}
+
+// isOwn makes sure that it is this server, in its directory, which answers.
+func (r *Redis) isOwn(ctx context.Context, client *redis.Client) error {
+	config, err := client.ConfigGet(ctx, "dir").Result()
+	if err != nil {
+		return err
+	}
+	here, err := os.Stat(r.dir)
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(config["dir"]); err != nil || !os.SameFile(here, there) {
+		return fmt.Errorf("%w: on port %d answers a server in %s", errPortTaken, r.Port, config["dir"])
+	}
+	return nil
 }
 
 // URL returns the address in the form of REDIS_URL.

@@ -21,7 +21,7 @@ import (
 //
 //	func TestMain(m *testing.M) { testserver.Main(m, &postgres) }
 func Main(m *testing.M, shared **Postgres) {
-	os.Exit(runMain(m, shared))
+	os.Exit(runMain(m, shared)) //nolint:revive // deep-exit: it stands in for TestMain
 }
 
 func runMain(m *testing.M, shared **Postgres) int {

@@ -1,6 +1,8 @@
 package testserver_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -34,7 +36,32 @@ func TestDatabasesAreApart(t *testing.T) {
 func TestKilledServersComeBack(t *testing.T) {
 	pg := testserver.NewPostgres(t, nil)
 	url := pg.Database(t)
+	busy, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := busy.Exec(context.Background(), "SELECT count(*) FROM generate_series(1, 10000000000) a, generate_series(1, 10000000000) b")
+		ended <- err
+	}()
+	testserver.Eventually(t, "a busy backend", func() error {
+		other, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			return err
+		}
+		defer other.Close(t.Context())
+		var running int
+		err = other.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM gen%' AND state = 'active'").Scan(&running)
+		if err != nil || running == 1 {
+			return err
+		}
+		return errors.New("none")
+	})
 	pg.Kill()
+	if err := <-ended; err == nil {
+		t.Error("a backend survived Kill")
+	}
 	if err := pg.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -54,5 +81,17 @@ func TestKilledServersComeBack(t *testing.T) {
 	}
 	if got, err := r.Client(t).Get(t.Context(), "k").Result(); err != nil || got != "v" {
 		t.Errorf("after the restart: %q, %v", got, err)
+	}
+}
+
+func TestTwoServersNeverShareAPort(t *testing.T) {
+	first := testserver.NewRedis(t)
+	_, err := testserver.StartRedis(t.Context(), testserver.RedisOptions{Dir: t.TempDir(), Port: first.Port})
+	if err == nil {
+		t.Error("a second server started on the port of the first")
+	}
+	_, err = testserver.StartPostgres(t.Context(), testserver.PostgresOptions{Dir: postgres.Dir() + "-second", Port: postgres.Port})
+	if err == nil {
+		t.Error("a second cluster started on the port of the first")
 	}
 }
