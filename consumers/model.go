@@ -1,0 +1,62 @@
+package consumers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"mythiccache/cache"
+)
+
+// Model answers chat requests.
+type Model interface {
+	// Answer asks the model once: it repeats nothing by itself. What the model
+	// or the way to it refuses is a *ModelError; no error quotes the request.
+	Answer(ctx context.Context, request json.RawMessage) (cache.Answer, error)
+	// Name names the provider, of which answers' keys are made: two models of
+	// the same name give answers that may stand for one another.
+	Name() string
+}
+
+// ModelError says why a model gave no answer. It holds nothing of what the
+// provider wrote but its code, since providers quote prompts.
+type ModelError struct {
+	Status     int           // of HTTP; 0 where none came
+	Code       string        // the provider's, where it has the form of one
+	Why        string        // a sentence's end: "the model …"
+	RetryAfter time.Duration // what the provider asked for; 0 where it did not
+	Refused    bool          // the model understood and declined
+}
+
+// Error returns a sentence that is safe to log.
+func (e *ModelError) Error() string {
+	text := "the model " + e.Why
+	if e.Status != 0 {
+		text += fmt.Sprintf(" (status %d)", e.Status)
+	}
+	if e.Code != "" {
+		text += " (" + e.Code + ")"
+	}
+	return text
+}
+
+// Permanent reports that asking the same again would end the same way.
+func (e *ModelError) Permanent() bool {
+	if e.Refused {
+		return true
+	}
+	switch e.Status {
+	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return e.Status >= 400 && e.Status < 500
+}
+
+// Busy reports that the provider has too much to do: no fault of the request's,
+// which is to come back after RetryAfter. An account without money answers 429,
+// too, but stays so.
+func (e *ModelError) Busy() bool {
+	return e.Status == http.StatusTooManyRequests && e.Code != "insufficient_quota"
+}
