@@ -1,0 +1,109 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+)
+
+// The decisions that the store makes about a fill. Test for them with errors.Is.
+var (
+	// ErrLeased says that somebody else is filling the key.
+	ErrLeased = errors.New("another holds the lease")
+	// ErrLost says that the lease is no longer the caller's.
+	ErrLost = errors.New("the lease is lost")
+	// ErrRefused says that a value was not stored, since it may be too old.
+	ErrRefused = errors.New("refused")
+	// ErrRestarted says that Redis is not the process that the caller spoke of.
+	ErrRestarted = errors.New("redis was restarted")
+)
+
+// Dial makes a client that calls onConnect on every new connection before its
+// first command. The client must set ContextTimeoutEnabled, or else the store's
+// operations outlast their contexts. The store owns the client and closes it.
+type Dial func(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error)
+
+// Options says how a store behaves. The zero value is usable.
+type Options struct {
+	Prefix   string        // of every name in Redis; DefaultPrefix where empty
+	StaleFor time.Duration // how long past its TTL a value may still be served as Stale
+	FenceTTL time.Duration // how long an invalidated key remembers its version; 2 minutes where 0
+	Log      zerolog.Logger
+	Metrics  prometheus.Registerer // nil: none
+}
+
+// Store reads and writes the cache. It is safe for concurrent use.
+type Store struct {
+	keys     keys
+	client   redis.UniversalClient
+	staleFor time.Duration
+	fenceTTL time.Duration
+	scripts  scripts
+	peer     peer
+	counts   counts
+	took     *prometheus.HistogramVec
+	log      zerolog.Logger
+}
+
+// defaultFenceTTL exceeds what a fill may take between its lease and its put.
+const defaultFenceTTL = 2 * time.Minute
+
+// New makes a store. Redis need not be up: each operation fails until it is.
+func New(dial Dial, o Options) (*Store, error) {
+	if dial == nil {
+		return nil, errors.New("cache: no way to dial Redis")
+	}
+	if o.StaleFor < 0 || o.FenceTTL < 0 {
+		return nil, fmt.Errorf("cache: neither StaleFor (%s) nor FenceTTL (%s) may be negative", o.StaleFor, o.FenceTTL)
+	}
+	if o.FenceTTL == 0 {
+		o.FenceTTL = defaultFenceTTL
+	}
+	loaded, err := loadScripts()
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	s := &Store{
+		keys:     newKeys(o.Prefix),
+		staleFor: o.StaleFor,
+		fenceTTL: o.FenceTTL,
+		scripts:  loaded,
+		took:     newTook(),
+		log:      o.Log,
+	}
+	if err := s.register(o.Metrics); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	if s.client, err = dial(s.onConnect); err != nil {
+		return nil, fmt.Errorf("cache: dial redis: %w", err)
+	}
+	return s, nil
+}
+
+// Close closes the connections. Waiters must have ended.
+func (s *Store) Close() error { return s.client.Close() }
+
+// Client returns the store's client, for what has no operation here.
+func (s *Store) Client() redis.UniversalClient { return s.client }
+
+// Ping asks Redis for its time, and so finds out whether it answers.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.now(ctx)
+	return err
+}
+
+// now asks Redis for its time.
+func (s *Store) now(ctx context.Context) (time.Time, error) {
+	sent := time.Now()
+	now, err := s.client.Time(ctx).Result()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask redis for its time: %w", err)
+	}
+	s.peer.observe(now, sent)
+	return now, nil
+}
