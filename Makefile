@@ -31,7 +31,7 @@ build: ## bin/mythic-cache
 # provision.sh ends with 3 where only Docker can give us servers: the tests then
 # run in a container that has them.
 test: ## install what is missing, then every test with the race detector
-	@sh internal/dev/provision.sh test; case $$? in \
+	@sh internal/dev/provision.sh postgresql redis compiler python; case $$? in \
 	  0) $(MAKE) --no-print-directory check ;; \
 	  3) docker compose run --rm --build tests ;; \
 	  *) exit 1 ;; \
@@ -42,7 +42,7 @@ check: ## the tests alone, on a machine that has everything
 	CGO_ENABLED=1 go test $(TEST_FLAGS) ./...
 
 bench: ## the benchmarks
-	@sh internal/dev/provision.sh run
+	@sh internal/dev/provision.sh postgresql redis
 	go test -run '^$$' $(BENCH_FLAGS) $(BENCH_PACKAGES)
 
 lint: ## golangci-lint, the version that .golangci.yml is written for

@@ -1,10 +1,11 @@
 #!/bin/sh
-# provision.sh run|test: sees to it that this machine has what the target needs
-# and installs what is missing.
+# provision.sh NAME…: sees to it that this machine has what is named and installs
+# what is missing.
 #
-#   run   PostgreSQL 15 or newer and redis-server 7 or newer
-#   test  these, a C compiler (the race detector links against C), and the
-#         Python packages that the FastAPI example is checked with
+#   postgresql  PostgreSQL 15 or newer, the server programs
+#   redis       redis-server 7 or newer
+#   compiler    a C compiler, which the race detector needs
+#   python      the Python packages that the FastAPI example is checked with
 #
 # Exit status: 0 it is all here; 3 it is not and may not be installed, but
 # Docker answers; 1 neither, and standard error says what to install.
@@ -68,14 +69,20 @@ has_python() {
 	return 1
 }
 
-# missing TARGET: the names of what is not here.
+# missing NAME…: those that are not here.
 missing() {
-	has_postgres || echo postgresql
-	has_redis || echo redis
-	if [ "$1" = test ]; then
-		has_cc || echo compiler
-		has_python || echo python
-	fi
+	for name in "$@"; do
+		case $name in
+		postgresql) has_postgres || echo postgresql ;;
+		redis) has_redis || echo redis ;;
+		compiler) has_cc || echo compiler ;;
+		python) has_python || echo python ;;
+		*)
+			say "nobody here knows what $name is"
+			exit 2
+			;;
+		esac
+	done
 }
 
 # as_root COMMAND…: as root, or as whoever may become it without a password.
@@ -124,16 +131,7 @@ venv_install() {
 	python3 -m venv "$root/.local/venv" >&2 && "$root/.local/venv/bin/pip" install --quiet --requirement "$root/examples/fastapi/requirements.txt" >&2
 }
 
-target=${1:-}
-case $target in
-run | test) ;;
-*)
-	echo "usage: provision.sh run|test" >&2
-	exit 2
-	;;
-esac
-
-wanted=$(missing "$target")
+wanted=$(missing "$@")
 [ -n "$wanted" ] || exit 0
 
 # shellcheck disable=SC2086 # the names are words
@@ -142,12 +140,13 @@ if have apt-get && may_be_root; then
 elif have brew; then
 	brew_install $wanted || say "brew could not install all of it"
 fi
-case $(missing "$target") in *python*) venv_install || say "pip could not install the Python packages" ;; esac
+case $(missing "$@") in *python*) venv_install || say "pip could not install the Python packages" ;; esac
 
-wanted=$(missing "$target")
+wanted=$(missing "$@")
 [ -n "$wanted" ] || exit 0
 
 if have docker && docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+	# shellcheck disable=SC2086 # the names are words
 	say "not here and not to be installed:" $wanted "- using Docker"
 	exit 3
 fi
@@ -162,7 +161,4 @@ for name in $wanted; do
 	esac
 done
 say "Install them, or start Docker, or run this as root or as a user with sudo, and it installs them itself."
-if [ "$target" = run ]; then
-	say "Or set DATABASE_URL and REDIS_URL to servers that run already."
-fi
 exit 1

@@ -55,7 +55,7 @@ func start(ctx context.Context, as *owner, dir string, ready func(context.Contex
 	p := &process{cmd: exec.Command(program, args...), output: &tail{}, gone: make(chan struct{})}
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
-	p.cmd.SysProcAttr = dieWithParent(&syscall.SysProcAttr{Setpgid: true, Credential: as.credential()})
+	p.cmd.SysProcAttr = DieWithParent(&syscall.SysProcAttr{Setpgid: true, Credential: as.credential()})
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(program), err)
 	}

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// dieWithParent has no counterpart here: what outlives its test is to be ended
+// DieWithParent has no counterpart here: what outlives its test is to be ended
 // by hand.
-func dieWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return attr }
+func DieWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return attr }
 
 // childrenOf returns the processes that a process started and that still run.
 func childrenOf(pid int) []int {
