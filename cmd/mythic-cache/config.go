@@ -1,0 +1,203 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+
+	"mythiccache/cache/view"
+)
+
+// config is the environment. Every field is described in the README.
+type config struct {
+	DatabaseURL       string   `env:"DATABASE_URL"`
+	DatabaseListenURL string   `env:"DATABASE_LISTEN_URL"`
+	RedisURL          string   `env:"REDIS_URL" envDefault:"redis://127.0.0.1:6379/0"`
+	HTTPAddr          string   `env:"HTTP_ADDR" envDefault:":8001"`
+	CacheTTL          duration `env:"REDIS_CACHE_TTL" envDefault:"3600"`
+	SessionTTL        duration `env:"REDIS_SESSION_TTL" envDefault:"86400"`
+	RunStatusTTL      duration `env:"RUN_STATUS_TTL" envDefault:"30"`
+	UserBooksTTL      duration `env:"USER_BOOKS_TTL" envDefault:"1800"`
+	ViewsFile         string   `env:"VIEWS_FILE"`
+	Prefix            string   `env:"CACHE_PREFIX" envDefault:"mythic:"`
+	AuthMode          string   `env:"AUTH_MODE" envDefault:"jwt"`
+	AuthJWKS          string   `env:"AUTH_JWKS"`
+	AuthJWTSecret     string   `env:"AUTH_JWT_SECRET"`
+	AuthIssuer        string   `env:"AUTH_ISSUER"`
+	AuthAudience      string   `env:"AUTH_AUDIENCE"`
+	AdminToken        string   `env:"ADMIN_TOKEN"`
+	EventsToken       string   `env:"EVENTS_TOKEN"`
+	RateLimits        string   `env:"RATE_LIMITS" envDefault:"default=100/1m,/status=600/1m"`
+	LLMBaseURL        string   `env:"LLM_BASE_URL"`
+	LLMAPIKey         string   `env:"LLM_API_KEY"`
+	LLMModel          string   `env:"LLM_MODEL"`
+	AICacheKey        string   `env:"AI_CACHE_KEY"`
+	OutboxRetention   duration `env:"OUTBOX_RETENTION"`
+	StaleFor          duration `env:"STALE_FOR" envDefault:"5m"`
+	LogLevel          string   `env:"LOG_LEVEL" envDefault:"info"`
+	LogFormat         string   `env:"LOG_FORMAT" envDefault:"json"`
+
+	views *view.Set
+}
+
+// duration is 90s, 30m or a whole number of seconds.
+type duration time.Duration
+
+// UnmarshalText reads either form; it takes no negative ones.
+func (d *duration) UnmarshalText(text []byte) error {
+	if seconds, err := strconv.Atoi(string(text)); err == nil && seconds >= 0 {
+		*d = duration(time.Duration(seconds) * time.Second)
+		return nil
+	}
+	got, err := time.ParseDuration(string(text))
+	if err != nil || got < 0 {
+		return fmt.Errorf("%q is not a duration: write 90s, 30m or whole seconds", text)
+	}
+	*d = duration(got)
+	return nil
+}
+
+// config reads and checks the environment. Its errors name the variables, all
+// wrong ones at once.
+func (p *program) config() (*config, error) {
+	environment := env.ToMap(p.environ)
+	var c config
+	var wrong []error
+	if err := env.ParseWithOptions(&c, env.Options{Environment: environment}); err != nil {
+		wrong = append(wrong, namedByVariable(err)...)
+	}
+	reject := func(name, why string, args ...any) {
+		wrong = append(wrong, fmt.Errorf(name+": "+why, args...))
+	}
+	if c.DatabaseURL != "" {
+		if _, err := pgxpool.ParseConfig(c.DatabaseURL); err != nil {
+			// pgx's sentence may quote the string, password included.
+			reject("DATABASE_URL", "is no connection string that PostgreSQL's clients understand, such as postgres://user@host:5432/database")
+		}
+	}
+	if c.DatabaseListenURL == "" {
+		c.DatabaseListenURL = c.DatabaseURL
+	} else if _, err := pgxpool.ParseConfig(c.DatabaseListenURL); err != nil {
+		reject("DATABASE_LISTEN_URL", "is no connection string that PostgreSQL's clients understand")
+	}
+	if _, err := parseRedisURL(c.RedisURL); err != nil {
+		reject("REDIS_URL", "%w", err)
+	}
+	if _, _, err := net.SplitHostPort(c.HTTPAddr); err != nil {
+		reject("HTTP_ADDR", "%q is not host:port or :port", c.HTTPAddr)
+	}
+	if strings.ContainsAny(c.Prefix, "{} \t\r\n") || c.Prefix == "" {
+		reject("CACHE_PREFIX", "%q must be there and hold neither braces nor spaces", c.Prefix)
+	}
+	if _, err := zerolog.ParseLevel(c.LogLevel); err != nil || c.LogLevel == "" {
+		reject("LOG_LEVEL", "%q is none of trace, debug, info, warn, error", c.LogLevel)
+	}
+	if c.LogFormat != "json" && c.LogFormat != "console" {
+		reject("LOG_FORMAT", "%q is neither json nor console", c.LogFormat)
+	}
+	if c.AICacheKey != "" {
+		reject("AI_CACHE_KEY", "answers cannot be stored encrypted yet; leave it empty")
+	}
+	for _, ttl := range []struct {
+		name  string
+		value duration
+	}{{"REDIS_CACHE_TTL", c.CacheTTL}, {"REDIS_SESSION_TTL", c.SessionTTL}, {"RUN_STATUS_TTL", c.RunStatusTTL}, {"USER_BOOKS_TTL", c.UserBooksTTL}} {
+		if ttl.value < duration(time.Second) {
+			reject(ttl.name, "must be at least one second")
+		}
+	}
+	if views, err := loadViews(&c, environment); err != nil {
+		wrong = append(wrong, err)
+	} else {
+		c.views = views
+		c.checkRetention(reject)
+	}
+	return &c, errors.Join(wrong...)
+}
+
+// checkRetention sets how long relayed rows stay in the outbox. They must
+// outlive whatever a lost position could leave stale: the longest entry and its
+// time as STALE.
+func (c *config) checkRetention(reject func(name, why string, args ...any)) {
+	var longest time.Duration
+	for _, v := range c.views.All() {
+		longest = max(longest, v.TTL)
+	}
+	least := longest + time.Duration(c.StaleFor)
+	switch {
+	case c.OutboxRetention == 0:
+		c.OutboxRetention = duration(least)
+	case time.Duration(c.OutboxRetention) < least:
+		reject("OUTBOX_RETENTION", "%s is shorter than the longest TTL plus STALE_FOR, %s; a change could be forgotten while its old value is still cached", time.Duration(c.OutboxRetention), least)
+	}
+}
+
+// loadViews reads VIEWS_FILE, or Mythic's own views where there is none.
+func loadViews(c *config, environment map[string]string) (*view.Set, error) {
+	lookup := func(name string) (string, bool) {
+		value, ok := environment[name]
+		return value, ok && value != ""
+	}
+	if c.ViewsFile == "" {
+		return view.Parse("mythic.yaml", view.Mythic(), lookup)
+	}
+	text, err := os.ReadFile(c.ViewsFile)
+	if err != nil {
+		return nil, fmt.Errorf("VIEWS_FILE: %w", err)
+	}
+	return view.Parse(c.ViewsFile, text, lookup)
+}
+
+// namedByVariable turns the library's errors, which name Go fields, into
+// sentences that name variables.
+func namedByVariable(err error) []error {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return []error{err}
+	}
+	var named []error
+	for _, one := range all.Errors {
+		var parse env.ParseError
+		if field, ok := reflect.TypeFor[config]().FieldByName(parseField(one, &parse)); ok {
+			named = append(named, fmt.Errorf("%s: %w", field.Tag.Get("env"), parse.Err))
+			continue
+		}
+		named = append(named, one)
+	}
+	return named
+}
+
+func parseField(err error, parse *env.ParseError) string {
+	if errors.As(err, parse) {
+		return parse.Name
+	}
+	return ""
+}
+
+// needsDatabase reports, for commands that cannot do without it, that
+// DATABASE_URL is missing.
+func (c *config) needsDatabase() error {
+	if c.DatabaseURL == "" {
+		return errors.New("DATABASE_URL: is not set; it says where PostgreSQL is, for instance postgres://user@localhost:5432/mythic")
+	}
+	return nil
+}
+
+// logger writes to stderr in the configured form.
+func (p *program) logger(c *config) zerolog.Logger {
+	level, _ := zerolog.ParseLevel(c.LogLevel) // checked by config
+	out := p.stderr
+	if c.LogFormat == "console" {
+		out = zerolog.ConsoleWriter{Out: p.stderr, TimeFormat: "15:04:05.000"}
+	}
+	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+}

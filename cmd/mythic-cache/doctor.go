@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+
+	"mythiccache/producers"
+)
+
+type doctorCommand struct{}
+
+// finding is one thing that doctor looked at.
+type finding struct {
+	bad  bool
+	what string
+	mend string // how; empty where nothing is wrong
+}
+
+// Run looks at everything that could be misconfigured and says how to mend it;
+// exit status 1 where something must be.
+func (doctorCommand) Run(ctx context.Context, p *program) error {
+	c, err := p.config()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	findings := c.examineSettings()
+	findings = append(findings, c.examineRedis(ctx)...)
+	findings = append(findings, c.examinePostgres(ctx)...)
+	bad := 0
+	for _, f := range findings {
+		mark := "ok  "
+		if f.bad {
+			mark, bad = "MEND", bad+1
+		} else if f.mend != "" {
+			mark = "note"
+		}
+		fmt.Fprintf(p.stdout, "%s  %s\n", mark, f.what)
+		if f.mend != "" {
+			fmt.Fprintf(p.stdout, "      → %s\n", f.mend)
+		}
+	}
+	fmt.Fprint(p.stdout, leastPrivilege)
+	if bad > 0 {
+		return exitCode(1)
+	}
+	return nil
+}
+
+// leastPrivilege is what a role for the worker needs when the schema was
+// installed by somebody with more rights.
+const leastPrivilege = `
+Rights that suffice for a role mythic_worker that runs relay and workers:
+  GRANT USAGE ON SCHEMA mythic_cache TO mythic_worker;
+  GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA mythic_cache TO mythic_worker;
+  GRANT ALL ON ALL SEQUENCES IN SCHEMA mythic_cache TO mythic_worker;
+  GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA mythic_cache TO mythic_worker;
+  GRANT SELECT ON users, books, processing_sessions TO mythic_worker;  -- what the views load
+The app's own role needs nothing.
+`
+
+func (c *config) examineSettings() []finding {
+	var all []finding
+	advise := func(missing bool, what, mend string) {
+		if missing {
+			all = append(all, finding{what: what, mend: mend})
+		}
+	}
+	advise(c.AuthMode == "jwt" && c.AuthJWTSecret == "", "AUTH_JWT_SECRET is not set: nobody can show a token", "set the secret that your tokens are signed with")
+	advise(c.AuthMode == "header", "AUTH_MODE is header: whoever reaches the API directly can be anybody", "let only the gateway reach it")
+	advise(c.EventsToken == "", "EVENTS_TOKEN is not set: POST /events is closed", "set it where the app publishes by HTTP")
+	advise(c.AdminToken == "", "ADMIN_TOKEN is not set: what it guards is closed", "set it where you want to use it")
+	advise(c.LLMBaseURL == "", "LLM_BASE_URL is not set: the demo model answers", "set it to your model server")
+	return all
+}
+
+func (c *config) examineRedis(ctx context.Context) []finding {
+	target, err := parseRedisURL(c.RedisURL)
+	if err != nil {
+		return []finding{{true, "REDIS_URL " + err.Error(), "correct it"}}
+	}
+	client, err := target.dial(nil)
+	if err != nil {
+		return []finding{{true, "Redis: " + err.Error(), "correct REDIS_URL"}}
+	}
+	defer client.Close()
+	info, err := client.InfoMap(ctx, "server", "memory", "persistence", "cluster").Result()
+	if err != nil {
+		return []finding{{true, "Redis does not answer: " + err.Error(), "start it, or correct REDIS_URL"}}
+	}
+	return examineRedisInfo(info, redisSetting(ctx, client, "maxmemory-policy"))
+}
+
+// redisSetting returns a setting, or what INFO says where CONFIG is forbidden.
+func redisSetting(ctx context.Context, client redis.UniversalClient, name string) string {
+	got, err := client.ConfigGet(ctx, name).Result()
+	if err != nil {
+		return ""
+	}
+	return got[name]
+}
+
+func examineRedisInfo(info map[string]map[string]string, policy string) []finding {
+	var all []finding
+	server := info["Server"]["redis_version"]
+	major, _ := strconv.Atoi(strings.SplitN(server, ".", 2)[0])
+	if major < 7 {
+		all = append(all, finding{true, "Redis is " + server, "7.0 or newer is needed"})
+	} else {
+		all = append(all, finding{what: "Redis " + server})
+	}
+	if policy == "" {
+		policy = info["Memory"]["maxmemory_policy"]
+	}
+	if strings.HasPrefix(policy, "allkeys-") {
+		all = append(all, finding{true, "maxmemory-policy is " + policy + ": Redis may throw away streams and the relay's position", "CONFIG SET maxmemory-policy volatile-lfu (or noeviction)"})
+	} else {
+		all = append(all, finding{what: "maxmemory-policy " + policy})
+	}
+	if info["Persistence"]["aof_enabled"] != "1" {
+		all = append(all, finding{what: "Redis has no append-only file: a restart loses events that came by HTTP or XADD, and the cache", mend: "appendonly yes"})
+	}
+	if info["Cluster"]["cluster_enabled"] == "1" {
+		all = append(all, finding{true, "Redis is a cluster", "give one server or its sentinels"})
+	}
+	return all
+}
+
+func (c *config) examinePostgres(ctx context.Context) []finding {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return []finding{{true, "PostgreSQL: " + err.Error(), "start it, or correct DATABASE_URL"}}
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var all []finding
+	var number, prepared int
+	var standby bool
+	err = conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('max_prepared_transactions')::int`).Scan(&number, &standby, &prepared)
+	if err != nil {
+		return []finding{{true, "PostgreSQL: " + err.Error(), "see its log"}}
+	}
+	all = append(all, finding{bad: number < 150000, what: fmt.Sprintf("PostgreSQL %d.%d", number/10000, number%10000), mend: unless(number >= 150000, "15 or newer is needed")})
+	if standby {
+		all = append(all, finding{true, "DATABASE_URL is a standby: nothing can be captured or loaded there", "give the primary"})
+	}
+	if prepared > 0 {
+		all = append(all, finding{what: "max_prepared_transactions is not 0: nobody may ring the doorbell, the relay polls every 50 ms", mend: "set it to 0 where no PREPARE TRANSACTION is used"})
+	}
+	if err := pending(ctx, c.DatabaseURL); err != nil {
+		return append(all, finding{true, err.Error(), "mythic-cache migrate up"})
+	}
+	all = append(all, finding{what: "schema mythic_cache is complete"})
+	if err := producers.Drift(ctx, conn, c.views); err != nil {
+		all = append(all, finding{true, err.Error(), "mythic-cache migrate up"})
+	} else {
+		all = append(all, finding{what: "the triggers match the views"})
+	}
+	return append(all, c.examineListen(ctx), examineEpoch(ctx, conn))
+}
+
+// examineListen tries the doorbell: a pooler in transaction mode swallows it.
+func (c *config) examineListen(ctx context.Context) finding {
+	const mend = "give DATABASE_LISTEN_URL a direct connection, not a pooler in transaction mode"
+	listener, err := pgx.Connect(ctx, c.DatabaseListenURL)
+	if err != nil {
+		return finding{true, "DATABASE_LISTEN_URL: " + withoutURL(err).Error(), "correct it"}
+	}
+	defer listener.Close(context.WithoutCancel(ctx))
+	if _, err := listener.Exec(ctx, `LISTEN mythic_cache_doctor`); err != nil {
+		return finding{true, "LISTEN: " + err.Error(), mend}
+	}
+	// In a statement of its own: through a pooler it may run elsewhere.
+	if _, err := listener.Exec(ctx, `NOTIFY mythic_cache_doctor`); err != nil {
+		return finding{true, "NOTIFY: " + err.Error(), mend}
+	}
+	wait, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if _, err := listener.WaitForNotification(wait); err != nil {
+		return finding{true, "a NOTIFY does not arrive", mend}
+	}
+	return finding{what: "LISTEN and NOTIFY work"}
+}
+
+func examineEpoch(ctx context.Context, conn *pgx.Conn) finding {
+	var epoch *int64
+	if err := conn.QueryRow(ctx, `SELECT mythic_cache.current_epoch()`).Scan(&epoch); err != nil {
+		return finding{true, "epoch: " + err.Error(), "run doctor as the role that runs the worker"}
+	}
+	if epoch == nil {
+		return finding{what: "there is no epoch yet: nothing is cached until a relay has run", mend: "mythic-cache run --roles relay"}
+	}
+	return finding{what: fmt.Sprintf("epoch %d", *epoch)}
+}
+
+func unless(fine bool, mend string) string {
+	if fine {
+		return ""
+	}
+	return mend
+}

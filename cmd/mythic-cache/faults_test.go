@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mythiccache/internal/testserver"
+)
+
+// writer changes the users' books until it is stopped, one transaction at a
+// time, some of which are rolled back.
+type writer struct {
+	commits int
+	err     error
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+func (s *system) startWriter(users []string) *writer {
+	s.t.Helper()
+	conn := s.connect()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	w := &writer{cancel: cancel}
+	w.done.Go(func() {
+		for ctx.Err() == nil {
+			// The transaction outlives the signal to stop, so that its fate is known.
+			if w.err = w.transaction(context.WithoutCancel(ctx), conn, users); w.err != nil {
+				return
+			}
+		}
+	})
+	s.t.Cleanup(func() { cancel(); w.done.Wait() })
+	return w
+}
+
+var errRollback = errors.New("rolled back on purpose")
+
+func (w *writer) transaction(ctx context.Context, conn *pgx.Conn, users []string) error {
+	a, b := users[rand.IntN(len(users))], users[rand.IntN(len(users))]
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		var err error
+		switch rand.IntN(5) {
+		case 0:
+			_, err = tx.Exec(ctx, `INSERT INTO books (user_id, title) SELECT id, 'More' FROM users WHERE clerk_user_id = $1`, a)
+		case 1:
+			_, err = tx.Exec(ctx, `DELETE FROM books WHERE id IN (SELECT b.id FROM books b JOIN users u ON u.id = b.user_id WHERE clerk_user_id = $1 AND title = 'More' LIMIT 3)`, a)
+		case 2:
+			_, err = tx.Exec(ctx, `UPDATE books SET user_id = (SELECT id FROM users WHERE clerk_user_id = $2)
+				WHERE id IN (SELECT b.id FROM books b JOIN users u ON u.id = b.user_id WHERE clerk_user_id = $1 LIMIT 1)`, a, b)
+		default:
+			_, err = tx.Exec(ctx, `UPDATE books SET title = title || '.' , updated_at = now() FROM users u WHERE u.id = user_id AND clerk_user_id = $1 AND length(title) < 40`, a)
+		}
+		if err == nil && rand.IntN(6) == 0 {
+			return errRollback
+		}
+		return err
+	})
+	if errors.Is(err, errRollback) {
+		return nil
+	}
+	w.commits++
+	return err
+}
+
+// stop ends the writing and demands that it went well.
+func (w *writer) stop(t testing.TB) {
+	t.Helper()
+	w.cancel()
+	w.done.Wait()
+	if w.err != nil {
+		t.Fatalf("the app's writes must not suffer: %v", w.err)
+	}
+	if w.commits == 0 {
+		t.Fatal("nothing was written")
+	}
+}
+
+// readers keep the users' entries filled, so that there is something to go stale.
+func (s *system) startReaders(users []string) (stop func()) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	var wg sync.WaitGroup
+	base := s.base
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/books/my", nil)
+			if err != nil {
+				return
+			}
+			r.Header.Set("Authorization", "Bearer "+token(users[i%len(users)]))
+			if w, err := http.DefaultClient.Do(r); err == nil {
+				w.Body.Close()
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+func names(n int) []string {
+	users := make([]string, n)
+	for i := range users {
+		users[i] = fmt.Sprintf("user%d", i)
+	}
+	return users
+}
+
+// Ten times the program is killed under writes and reads and started again;
+// then every answer is what SQL says, from the cache too.
+func TestKilledTenTimesUnderWrites(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	users := names(12)
+	s.people(users...)
+	w := s.startWriter(users)
+	for range 10 {
+		stopReaders := s.startReaders(users)
+		// A moment of work to be killed in: there is no signal for "at random".
+		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+		s.kill()
+		stopReaders()
+		s.start()
+	}
+	s.awaitReady()
+	w.stop(t)
+	s.fresh(users...)
+	s.cached(users...)
+	s.everythingExpires()
+}
+
+// everythingExpires demands a TTL of every key but the few that may live on.
+func (s *system) everythingExpires() {
+	s.t.Helper()
+	ctx := s.t.Context()
+	keys := s.client.Scan(ctx, 0, "*", 1000).Iterator()
+	seen := 0
+	for keys.Next(ctx) {
+		key := keys.Val()
+		seen++
+		if strings.HasPrefix(key, "mythic:{stream}:") || strings.HasPrefix(key, "mythic:view:") {
+			continue
+		}
+		ttl, err := s.client.PTTL(ctx, key).Result()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if ttl == -1 {
+			s.t.Errorf("%s has no TTL", key)
+		}
+	}
+	if err := keys.Err(); err != nil || seen < 10 {
+		s.t.Errorf("looked at %d keys: %v", seen, err)
+	}
+}
+
+// A backend killed with SIGKILL makes PostgreSQL go through crash recovery and
+// hand out again the ids of transactions that never reached the disk. Nothing
+// is lost and nothing of before comes back.
+func TestCrashRestartOfPostgres(t *testing.T) {
+	t.Parallel()
+	s := newSystemOn(t, testserver.NewPostgres(t, nil), nil)
+	s.people("ann", "bob")
+	s.cached("ann", "bob")
+	epoch := one[int64](s, `SELECT epoch FROM mythic_cache.epoch`)
+	// An open transaction of a high id dies with the crash, unflushed.
+	doomed := s.connect()
+	if _, err := doomed.Exec(t.Context(), `BEGIN; UPDATE books SET title = 'never' WHERE run_id = 'ann1'`); err != nil {
+		t.Fatal(err)
+	}
+	pid := one[int](s, `SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'`)
+	s.exec(`UPDATE books SET title = 'before the crash' WHERE run_id = 'bob1'`)
+	if err := s.crash(pid); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, "a new connection", func() error {
+		conn, err := pgx.Connect(t.Context(), s.database)
+		if err != nil {
+			return err
+		}
+		s.conn = conn
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return nil
+	})
+	testserver.Eventually(t, "a new epoch", func() error {
+		var now int64
+		err := s.conn.QueryRow(t.Context(), `SELECT epoch FROM mythic_cache.epoch`).Scan(&now)
+		if err == nil && now <= epoch {
+			err = fmt.Errorf("epoch %d", now)
+		}
+		return err
+	})
+	s.fresh("ann", "bob")
+	s.exec(`UPDATE books SET title = 'after the crash' WHERE run_id = 'ann1'`)
+	s.fresh("ann", "bob")
+	s.cached("ann", "bob")
+}
+
+// Start to ready, wait for what is away, stop in bounded time.
+func TestWaitsForItsServersAndStops(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	s.people("ann")
+	s.cached("ann")
+	s.stop()
+	s.redis.Stop()
+	s.start()
+	notReady := s.get("/readyz", "")
+	if notReady.status != http.StatusServiceUnavailable || !strings.Contains(string(notReady.body), "redis") {
+		t.Errorf("without Redis: %d %s", notReady.status, notReady.body)
+	}
+	if live := s.get("/livez", ""); live.status != http.StatusOK {
+		t.Errorf("without Redis it is not alive: %d", live.status)
+	}
+	if health := s.get("/health/redis", ""); health.status != http.StatusServiceUnavailable {
+		t.Errorf("without Redis: /health/redis %d", health.status)
+	}
+	if err := s.redis.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitReady()
+	s.fresh("ann")
+	s.exec(`UPDATE books SET title = 'changed' WHERE run_id = 'ann1'`)
+	s.fresh("ann")
+	s.stop()
+}
+
+// A change that is made while nobody runs is applied by whoever starts next.
+func TestChangesWhileNobodyRuns(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	s.people("ann", "bob")
+	s.cached("ann", "bob")
+	s.stop()
+	s.exec(`UPDATE books SET title = 'while away' WHERE run_id = 'ann1'`)
+	s.exec(`DELETE FROM users WHERE clerk_user_id = 'bob'`)
+	s.start()
+	s.fresh("ann", "bob")
+}
+
+// Redis loses everything while the program runs.
+func TestFlushedRedis(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	s.people("ann")
+	s.cached("ann")
+	if err := s.client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.exec(`UPDATE books SET title = 'after the flush' WHERE run_id = 'ann1'`)
+	s.cached("ann")
+	s.exec(`UPDATE books SET title = 'and again' WHERE run_id = 'ann1'`)
+	s.fresh("ann")
+}
+
+// Redis is killed and comes back with what it had written.
+func TestRestartedRedis(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	s.people("ann", "bob")
+	s.cached("ann", "bob")
+	s.redis.Kill()
+	s.exec(`UPDATE books SET title = 'while Redis was away' WHERE run_id = 'ann1'`)
+	if err := s.redis.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.fresh("ann", "bob")
+	s.cached("ann", "bob")
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// redisTarget is where Redis is: one server, or the sentinels that know.
+type redisTarget struct {
+	single   *redis.Options
+	failover *redis.FailoverOptions
+}
+
+// parseRedisURL reads REDIS_URL: redis://, rediss:// and unix:// name a server;
+// with ?master_name=… the hosts are sentinels. A cluster is refused for now.
+func parseRedisURL(text string) (redisTarget, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return redisTarget{}, errors.New("is not a URL such as redis://localhost:6379/0")
+	}
+	if strings.Contains(u.Scheme, "cluster") || u.Query().Has("addr") && !u.Query().Has("master_name") {
+		return redisTarget{}, errors.New("names a Redis Cluster; a cluster is not supported yet, give one server or its sentinels")
+	}
+	if u.Query().Has("master_name") {
+		o, err := redis.ParseFailoverURL(text)
+		if err != nil {
+			return redisTarget{}, fmt.Errorf("is no sentinel URL: %s", withoutPassword(err, u))
+		}
+		return redisTarget{failover: o}, nil
+	}
+	o, err := redis.ParseURL(text)
+	if err != nil {
+		return redisTarget{}, fmt.Errorf("is no Redis URL: %s", withoutPassword(err, u))
+	}
+	return redisTarget{single: o}, nil
+}
+
+func withoutPassword(err error, u *url.URL) string {
+	said := err.Error()
+	if password, ok := u.User.Password(); ok && password != "" {
+		said = strings.ReplaceAll(said, password, "…")
+	}
+	return said
+}
+
+// dial makes one component's own client; onConnect runs on each of its new
+// connections.
+func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
+	const dialTimeout, poolTimeout = 2 * time.Second, 2 * time.Second
+	if t.failover != nil {
+		o := *t.failover
+		o.OnConnect = onConnect
+		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
+		o.DialTimeout, o.PoolTimeout = dialTimeout, poolTimeout
+		return redis.NewFailoverClient(&o), nil
+	}
+	o := *t.single
+	o.OnConnect = onConnect
+	o.ContextTimeoutEnabled, o.DisableIdentity = true, true
+	o.DialTimeout, o.PoolTimeout = dialTimeout, poolTimeout
+	return redis.NewClient(&o), nil
+}
