@@ -1,0 +1,49 @@
+// Package api is the HTTP face of the cache. It answers from Redis alone: it
+// holds no connection to PostgreSQL and imports nothing that could open one.
+//
+// # What it promises
+//
+// A key that is somebody's own is formed from the verified caller, never from
+// what the request says; only the app's own token may name a user. An entry with
+// an owner is 404 for everybody else, in the same words as one that does not
+// exist (its age and its time to live are left out too; how long an answer took
+// is not hidden).
+//
+// A hit costs one round trip to Redis, the limiter's included. A miss appends one
+// event to a stream and waits, for a bounded time, until a worker announces the
+// entry; requests for the same key share the event. However many wait, no queue
+// grows: past a limit they are refused at once.
+//
+// Every error is an RFC 9457 problem, and none carries what went on inside. Every
+// answer is described by the document at /openapi.json, against which the tests
+// check each one.
+//
+// # What it does not promise
+//
+// It does not know whether an event that it accepted will be understood by who
+// consumes it: 202 means that Redis has it. It limits a caller per endpoint; it
+// is no protection against a flood of anonymous addresses.
+//
+// # How a route is added
+//
+//  1. Write the handler as a method of *Server in a file named for its noun:
+//     func (s *Server) getThing(x *exchange) error. The exchange knows the request,
+//     the verified caller (x.caller) and the route. What the handler returns as an
+//     error becomes a problem: return problem(kind, "a sentence") for what the
+//     caller is to know; any other error is logged and becomes a 500.
+//  2. Put the OpenAPI operation in openapi/<operation>.json.
+//  3. Return a route from one of the functions that Server.routes lists: method,
+//     path, access (who may call), limited (counted per caller), operation, handle.
+//
+// A handler that serves an entry takes three steps, which getView shows:
+// x.read (limiter and entry in one round trip; 429 and the RateLimit fields are
+// done by then), s.misses.await where there is none (it appends the event of the
+// ask and waits for the announcement), and x.serve (headers, ETag, 304, owner).
+// An error of await that the handler has no answer of its own to goes through
+// notFilled, which makes a problem of it.
+//
+// # How it stops
+//
+// Serve returns after its context has ended and the requests in flight are done,
+// or at the latest after ten seconds. The package starts no other goroutines.
+package api

@@ -1,0 +1,124 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+)
+
+// source says where an entry came from, for Cache-Status (RFC 9211) and X-Cache.
+type source struct {
+	mark      string // HIT, MISS or STALE
+	fwd       string // why the cache could not answer alone; empty: it did
+	detail    string
+	stored    bool
+	collapsed bool
+	at        time.Time // when the entry was read, by the clock of Redis
+}
+
+// The values of X-Cache.
+const (
+	markHit   = "HIT"
+	markMiss  = "MISS"
+	markStale = "STALE"
+)
+
+// missed is the source of an entry that was waited for, given why the store had
+// none.
+func missed(why string, got filled) source {
+	s := source{mark: markMiss, fwd: "miss", detail: why, stored: got.stored, collapsed: got.collapsed, at: got.at}
+	switch why {
+	case cache.WhyAbsent, cache.WhyStale:
+		s.fwd, s.detail = why, ""
+	case cache.WhyMinXid: // there was an answer, but the request's own terms forbade it
+		s.fwd = "request"
+	}
+	return s
+}
+
+// serve answers with an entry: its owner is checked, a negative one is 404, a
+// matching If-None-Match is 304.
+func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
+	h := x.Header()
+	s := x.server
+	h["Vary"] = s.fixed.vary
+	h["X-Cache"] = s.fixed.marks(from.mark)
+	if e.Negative || e.Owned && !x.caller.owns(e.Owner) {
+		// The same for an entry that is not there and for one that is another's.
+		h["Cache-Status"] = []string{from.cacheStatus(false, 0)}
+		return notFound()
+	}
+	left := floorSeconds(e.FreshUntil.Sub(from.at))
+	h["Cache-Status"] = []string{from.cacheStatus(true, left)}
+	h["Cache-Control"] = s.fixed.revalidate
+	h["Etag"] = []string{e.ETag}
+	h["Age"] = []string{strconv.FormatInt(max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)}
+	if matches(x.request.Header["If-None-Match"], e.ETag) {
+		x.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	h["Content-Type"] = s.fixed.json
+	h["Content-Length"] = []string{strconv.Itoa(len(e.Body))}
+	x.WriteHeader(http.StatusOK)
+	if x.request.Method != http.MethodHead {
+		_, _ = x.Write(e.Body) // the client may be gone
+	}
+	return nil
+}
+
+func notFound() *Problem { return problem(kindNotFound, "there is nothing here, or it is not yours") }
+
+// cacheStatus forms the value of Cache-Status.
+func (f source) cacheStatus(withTTL bool, left int64) string {
+	b := make([]byte, 0, 80)
+	b = append(b, "mythic-cache"...)
+	if f.fwd == "" {
+		b = append(b, "; hit"...)
+	} else {
+		b = append(b, "; fwd="...)
+		b = append(b, f.fwd...)
+	}
+	if withTTL {
+		b = append(b, "; ttl="...)
+		b = strconv.AppendInt(b, left, 10)
+	}
+	if f.stored {
+		b = append(b, "; stored"...)
+	}
+	if f.collapsed {
+		b = append(b, "; collapsed"...)
+	}
+	if f.detail != "" { // one of our own words
+		b = append(b, `; detail="`...)
+		b = append(b, f.detail...)
+		b = append(b, '"')
+	}
+	return string(b)
+}
+
+// floorSeconds rounds towards the past, so that ttl=0 means less than a second.
+func floorSeconds(d time.Duration) int64 {
+	seconds := int64(d / time.Second)
+	if d < 0 && d%time.Second != 0 {
+		seconds--
+	}
+	return seconds
+}
+
+// matches reports whether one of the entity tags of If-None-Match is the entry's.
+// The comparison is the weak one (RFC 9110, 13.1.2). Our tags hold no comma.
+func matches(values []string, etag string) bool {
+	for _, value := range values {
+		for tag := range strings.SplitSeq(value, ",") {
+			tag = strings.TrimSpace(tag)
+			if tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,150 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"mythiccache/producers/event"
+)
+
+// Limits of what is sent to /events. Those of one event are event's own.
+const (
+	maxEventsBody = 4 << 20 // bytes
+	maxBatch      = 1000    // events
+	maxDepth      = 64      // of nesting in JSON
+)
+
+// ItemError says what is wrong with one event of a request.
+type ItemError struct {
+	Index  int    `json:"index"`        // from 0, in the order sent
+	ID     string `json:"id,omitempty"` // the event's own, where it has one
+	Detail string `json:"detail"`
+}
+
+// Accepted is an event that Redis has.
+type Accepted struct {
+	Index int    `json:"index"` // from 0, in the order sent
+	ID    string `json:"id"`    // the event's own
+	Entry string `json:"entry"` // of its stream
+}
+
+func (s *Server) eventRoutes() []route {
+	return []route{{
+		method: http.MethodPost, path: "/events", access: app,
+		operation: "postEvents", handle: s.postEvents,
+	}}
+}
+
+// postEvents appends events to their streams: all of a request or, where one of
+// them is wrong, none.
+func (s *Server) postEvents(x *exchange) error {
+	items, err := readEvents(x)
+	if err != nil {
+		return err
+	}
+	var wrong []ItemError
+	events := make([]event.Event, len(items))
+	for i, item := range items {
+		e, err := item.event()
+		if err == nil {
+			err = s.accepts(e)
+		}
+		if err != nil {
+			wrong = append(wrong, ItemError{Index: i, ID: clip(e.ID), Detail: err.Error()})
+		}
+		events[i] = e
+	}
+	if len(wrong) > 0 {
+		p := problem(kindEvents, fmt.Sprintf("%d of %d events are wrong; none was taken", len(wrong), len(items)))
+		p.Errors = wrong
+		return p
+	}
+	return s.append(x, events)
+}
+
+// append answers 202 once Redis has the events.
+func (s *Server) append(x *exchange, events []event.Event) error {
+	if len(events) == 0 {
+		return x.json(http.StatusAccepted, map[string][]Accepted{"accepted": {}})
+	}
+	begun := time.Now()
+	ids, err := s.publisher.Append(x.request.Context(), events...)
+	x.redis += time.Since(begun)
+	accepted := []Accepted{}
+	for i, id := range ids {
+		if id != "" && i < len(events) {
+			accepted = append(accepted, Accepted{Index: i, ID: events[i].ID, Entry: id})
+		}
+	}
+	if err != nil {
+		p := x.cacheAway(err)
+		p.Detail = fmt.Sprintf("Redis has taken %d of %d events for certain; send the rest again, twice does no harm", len(accepted), len(events))
+		p.Accepted = accepted
+		return p
+	}
+	s.back()
+	return x.json(http.StatusAccepted, map[string][]Accepted{"accepted": accepted})
+}
+
+// accepts refuses events that nobody would consume, and those that only the
+// worker itself may make.
+func (s *Server) accepts(e event.Event) error {
+	if err := e.Validate(); err != nil {
+		return err
+	}
+	switch topic := e.Topic(); {
+	case slices.Contains([]string{event.TopicRun, event.TopicAI, event.TopicSession}, topic):
+		return nil
+	case len(s.views.ForEvent(e.Type)) > 0:
+		return nil
+	case slices.Contains(s.views.EventTopics(), topic):
+		return fmt.Errorf("no view names the type %q among its events", clip(e.Type))
+	default:
+		return fmt.Errorf("nobody consumes the topic %q of type %q", clip(topic), clip(e.Type))
+	}
+}
+
+// readEvents reads the body in whichever of CloudEvents' modes it comes.
+func readEvents(x *exchange) ([]cloudEvent, error) {
+	mode, err := contentMode(x.request)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readBody(x, maxEventsBody)
+	if err != nil {
+		return nil, err
+	}
+	if mode == modeBinary {
+		e, err := binaryEvent(x.request.Header, body)
+		return []cloudEvent{e}, err
+	}
+	if depth := nesting(body); depth > maxDepth {
+		return nil, problem(kindBadRequest, fmt.Sprintf("the JSON is nested %d deep; at most %d levels are read", depth, maxDepth))
+	}
+	switch mode {
+	case modeBatch:
+		return batchEvents(body, false)
+	case modeGuess:
+		if first(body) == '[' {
+			return batchEvents(body, true)
+		}
+	}
+	e, err := structuredEvent(body, mode == modeGuess)
+	return []cloudEvent{e}, err
+}
+
+// readBody reads a body of limited length.
+func readBody(x *exchange, limit int64) ([]byte, error) {
+	body, err := readAll(http.MaxBytesReader(x.ResponseWriter, x.request.Body, limit), x.request.ContentLength, limit)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, problem(kindTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit))
+	case err != nil:
+		return nil, problem(kindBadRequest, "the body could not be read to its end")
+	}
+	return body, nil
+}

@@ -1,0 +1,35 @@
+package api
+
+// fixed are header values that do not change. They are shared by all answers, so
+// nobody may append to them.
+type fixed struct {
+	json, nosniff, vary, revalidate, noStore []string
+	hit, miss, stale                         []string
+}
+
+func newFixed() fixed {
+	return fixed{
+		json:    []string{"application/json"},
+		nosniff: []string{"nosniff"},
+		vary:    []string{"Authorization, X-User-Id"},
+		// What is stored here is dropped the moment it changes; a copy in a browser
+		// could not be. So a client keeps the copy and asks whether it still holds,
+		// which costs a 304.
+		revalidate: []string{"private, max-age=0, must-revalidate"},
+		noStore:    []string{"no-store"},
+		hit:        []string{markHit},
+		miss:       []string{markMiss},
+		stale:      []string{markStale},
+	}
+}
+
+func (f *fixed) marks(mark string) []string {
+	switch mark {
+	case markHit:
+		return f.hit
+	case markStale:
+		return f.stale
+	default:
+		return f.miss
+	}
+}

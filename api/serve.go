@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// statusClientGone is what the metrics call a request whose client hung up (as
+// nginx does). It never goes out.
+const statusClientGone = 499
+
+// serve is the frame around every handler: it finds out who asks, turns errors
+// into problems, keeps panics in, and measures.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, route *boundRoute, handle func(*exchange) error) {
+	x := &exchange{ResponseWriter: w, request: r, route: route, server: s, started: time.Now()}
+	w.Header()["X-Content-Type-Options"] = s.fixed.nosniff
+	defer s.finish(x)
+	var err error
+	if x.caller, err = s.auth.identify(r, route.access); err == nil {
+		err = handle(x)
+	}
+	if err != nil {
+		x.fail(err)
+	}
+}
+
+// fail answers with a problem.
+func (x *exchange) fail(err error) {
+	var p *Problem
+	switch {
+	case errors.As(err, &p):
+	case errors.Is(err, context.Canceled) && x.request.Context().Err() != nil:
+		if x.status == 0 {
+			x.status = statusClientGone
+		}
+		return
+	default:
+		x.server.log.Error().Err(err).Str("route", x.route.path).Msg("request failed")
+		p = problem(kindInternal, "")
+	}
+	if x.status == 0 {
+		p.write(x)
+	}
+}
+
+// finish ends an exchange, the panicking one too.
+func (s *Server) finish(x *exchange) {
+	if v := recover(); v != nil {
+		if v == http.ErrAbortHandler {
+			panic(v)
+		}
+		s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str("route", x.route.path).Msg("handler panicked")
+		if x.status == 0 {
+			problem(kindInternal, "").write(x)
+		}
+	}
+	took := time.Since(x.started)
+	x.route.metrics.observe(x.status, took)
+	if e := s.log.Debug(); e.Enabled() {
+		e.Str("method", clipMethod(x.request.Method)).Str("route", x.route.path).
+			Int("status", x.status).Dur("took", took).Dict("of", zerolog.Dict().
+			Dur("redis", x.redis).Dur("fill", x.fill)).Msg("request")
+	}
+}
+
+// clipMethod bounds what the client made up.
+func clipMethod(method string) string {
+	if len(method) > 16 {
+		return method[:16]
+	}
+	return method
+}

@@ -1,0 +1,208 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+	"mythiccache/producers/event"
+)
+
+// Publisher writes events into the streams and returns the ids of their entries.
+// On an error, the ids of what was written nevertheless stand where they belong,
+// or ids is nil.
+type Publisher interface {
+	Append(ctx context.Context, events ...event.Event) (ids []string, err error)
+}
+
+// Options is what a server is made of. Store, Waiters (somebody runs them), Views
+// and Publisher are needed, and of Auth what its mode demands.
+type Options struct {
+	Store     *cache.Store
+	Waiters   *cache.Waiters
+	Views     *view.Set
+	Publisher Publisher
+
+	Auth        AuthOptions
+	AdminToken  string // shows the reasons at /readyz; empty: to nobody
+	EventsToken string // the app's own token; empty: nobody has it
+
+	Limits     string        // RATE_LIMITS: default=100/1m,/status=600/1m; empty: none
+	MissWait   time.Duration // how long a miss may wait; 250 ms where 0
+	MaxWaiting int           // how many requests may wait at once; 1024 where 0
+	StaleFor   time.Duration // STALE_FOR, for the document; the store decides
+
+	Parts    func() map[string]error // readiness by part; nil: always ready
+	Instance string                  // whose Report this process writes, so that it is not counted twice
+
+	Provider     string // of the model, for the keys of answers
+	DefaultModel string // of a prompt that names none
+
+	Log      zerolog.Logger
+	Registry *prometheus.Registry // served at /metrics; nil: a new one
+	Version  string               // of the program
+}
+
+// The timeouts of a connection, and how long Serve waits for requests in flight.
+const (
+	headerTimeout   = 5 * time.Second
+	readTimeout     = 15 * time.Second
+	writeTimeout    = 30 * time.Second
+	idleTimeout     = 2 * time.Minute
+	maxHeader       = 32 << 10
+	shutdownTimeout = 10 * time.Second
+)
+
+// Server answers HTTP requests from the cache.
+type Server struct {
+	store     *cache.Store
+	views     *view.Set
+	publisher Publisher
+	auth      *authenticator
+	limits    *limits
+	misses    *misses
+	metrics   *metrics
+	fixed     fixed
+	document  []byte // OpenAPI
+	page      *page  // that shows it
+	handler   http.Handler
+	other     *boundRoute // of requests that no route is for
+	redisAway atomic.Bool
+	log       zerolog.Logger
+	o         Options
+}
+
+// New makes a server. Its errors name the setting that is wrong.
+func New(o Options) (*Server, error) {
+	if o.Store == nil || o.Waiters == nil || o.Views == nil || o.Publisher == nil {
+		return nil, errors.New("api: store, waiters, views and publisher are needed")
+	}
+	if o.MissWait == 0 {
+		o.MissWait = 250 * time.Millisecond
+	}
+	if o.MaxWaiting == 0 {
+		o.MaxWaiting = 1024
+	}
+	if o.MissWait < 0 || o.MaxWaiting < 0 {
+		return nil, fmt.Errorf("api: neither MissWait (%s) nor MaxWaiting (%d) may be negative", o.MissWait, o.MaxWaiting)
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	if err := checkViews(o.Views); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	s := &Server{
+		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, fixed: newFixed(),
+		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting),
+	}
+	var err error
+	if s.auth, err = newAuthenticator(o.Auth, o.EventsToken, o.AdminToken); err != nil {
+		return nil, err
+	}
+	if s.limits, err = parseLimits(o.Limits); err != nil {
+		return nil, err
+	}
+	if s.metrics, err = newMetrics(o.Registry, s.misses); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if s.page, err = newPage(); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	routes := s.routes()
+	if s.document, err = s.describe(routes); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	s.other = &boundRoute{route: route{path: "other"}, metrics: s.metrics.of("other")}
+	endpoints, err := s.bind(routes)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if s.handler, err = s.mux(endpoints); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return s, nil
+}
+
+// mux routes by path. Paths of views that exclude one another make net/http
+// panic; here they are an error.
+func (s *Server) mux(endpoints []*endpoint) (handler http.Handler, err error) {
+	mux := http.NewServeMux()
+	defer func() {
+		if v := recover(); v != nil {
+			handler, err = nil, fmt.Errorf("the views' paths cannot be served: %v", v)
+		}
+	}()
+	for _, e := range endpoints {
+		mux.Handle(e.path, s.endpointHandler(e))
+	}
+	nothing := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.serve(w, r, s.other, func(*exchange) error { return notFound() })
+	})
+	mux.Handle("/", nothing)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if unclean(r) {
+			nothing.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// Handler answers requests without a listener of its own.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Serve answers on a listener until the context ends, and returns once the
+// requests in flight are done, or after ten seconds.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          log.New(s.log.With().Str("level", "debug").Logger(), "", 0),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	s.log.Info().Stringer("address", l.Addr()).Msg("api is listening")
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve http: %w", err)
+	case <-ctx.Done():
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	err := server.Shutdown(bounded)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests were still in flight: %w", err), server.Close())
+	}
+	<-served
+	s.log.Info().Msg("api has stopped")
+	return err
+}
+
+// away notes that Redis does not answer; the change of state is what is logged.
+func (s *Server) away(ctx context.Context, err error) {
+	if ctx.Err() == nil && !s.redisAway.Swap(true) {
+		s.log.Warn().Err(err).Msg("redis does not answer the api")
+	}
+}
+
+// back notes that Redis answers.
+func (s *Server) back() {
+	if s.redisAway.Load() && s.redisAway.Swap(false) {
+		s.log.Info().Msg("redis answers the api again")
+	}
+}

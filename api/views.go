@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+	"mythiccache/producers/event"
+)
+
+// viewRoutes are the routes of the views file. Answers of a model have routes of
+// their own.
+func (s *Server) viewRoutes() []route {
+	var routes []route
+	for _, v := range s.views.All() {
+		if v.HTTP == nil || v.Model {
+			continue
+		}
+		r := route{
+			method: http.MethodGet, path: v.HTTP.Path, access: anyone, limited: true,
+			operation: "getView", view: v,
+			handle: func(x *exchange) error { return s.getView(x, v) },
+		}
+		if v.HTTP.Key == view.Caller {
+			r.access = named
+		}
+		routes = append(routes, r)
+	}
+	return routes
+}
+
+// checkViews refuses views that cannot be served as they are written.
+func checkViews(views *view.Set) error {
+	for _, v := range views.All() {
+		if v.HTTP != nil && v.HTTP.Key == view.Caller && len(v.Key) != 1 {
+			return fmt.Errorf("view %s: a key of %d parts cannot be the caller", v.Name, len(v.Key))
+		}
+	}
+	return nil
+}
+
+// getView answers with an entry of a view.
+func (s *Server) getView(x *exchange, v *view.View) error {
+	key, err := x.key(v)
+	if err != nil {
+		return err
+	}
+	min, err := parseMinXid(x.request.Header["X-Min-Xid"])
+	if err != nil {
+		return err
+	}
+	result, err := x.read(v, key, min)
+	if err != nil {
+		return err
+	}
+	switch result.Status {
+	case cache.Hit:
+		return x.serve(v, result.Entry, source{mark: markHit, at: result.Now})
+	case cache.Stale:
+		return s.refresh(x, v, key, min, result)
+	default:
+		got, err := x.await(ask{view: v, key: key, minXid: min, event: fillRequest(v, key, min)})
+		if err != nil {
+			return x.notFilled(err)
+		}
+		return x.serve(v, got.entry, missed(result.Why, got))
+	}
+}
+
+// refresh asks for a newer entry and falls back on the old one.
+func (s *Server) refresh(x *exchange, v *view.View, key string, min *cache.MinXid, result cache.Result) error {
+	got, err := x.await(ask{view: v, key: key, minXid: min, event: fillRequest(v, key, min), spare: true})
+	if err != nil {
+		x.server.log.Debug().Err(err).Str("view", v.Name).Msg("serving a stale entry")
+		return x.serve(v, result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now})
+	}
+	return x.serve(v, got.entry, missed(result.Why, got))
+}
+
+// key forms the entry's key: the verified caller, or what stands in the path.
+func (x *exchange) key(v *view.View) (string, error) {
+	if v.HTTP.Key == view.Caller {
+		return x.caller.user, nil
+	}
+	key := x.request.PathValue(v.HTTP.Key)
+	if !nameable(key) {
+		return "", problem(kindBadRequest, fmt.Sprintf("a key is UTF-8 text of at most %d bytes without NUL", event.MaxName))
+	}
+	if _, ok := view.SplitKey(key, len(v.Key)); !ok {
+		return "", problem(kindBadRequest, fmt.Sprintf("a key has %d parts with colons between", len(v.Key)))
+	}
+	return key, nil
+}
+
+// await waits for an entry and keeps the time that it took.
+func (x *exchange) await(a ask) (filled, error) {
+	begun := time.Now()
+	got, err := x.server.misses.await(x.request.Context(), a)
+	x.fill += time.Since(begun)
+	return got, err
+}
+
+// notFilled makes a problem of an error of await.
+func (x *exchange) notFilled(err error) error {
+	var failed *fillFailed
+	switch {
+	case errors.Is(err, errXidOpen):
+		return problem(kindXidOpen, "the transaction of X-Min-Xid has not committed yet: send its number after COMMIT").later(time.Second)
+	case errors.Is(err, errXidUnknown):
+		return problem(kindXidUnknown, "the transaction of X-Min-Xid has not been begun by this database")
+	case errors.Is(err, errBusy):
+		return problem(kindBusy, "too many requests are waiting for entries").later(time.Second)
+	case errors.Is(err, errNotFilled):
+		return problem(kindNotFilled, "the entry is being made; it was not there in time").later(time.Second)
+	case errors.Is(err, context.Canceled):
+		return err // nobody is there to be told
+	case errors.As(err, &failed):
+		x.server.log.Debug().Str("reason", failed.reason).Msg("fill failed")
+		return problem(kindNotFilled, "the entry could not be made just now").later(time.Second)
+	default:
+		return x.cacheAway(err)
+	}
+}
+
+// fillRequest is the event that makes a worker load an entry.
+func fillRequest(v *view.View, key string, min *cache.MinXid) event.Event {
+	e := event.Event{Type: event.FillRequested, Source: "api", View: v.Name, Subject: key}
+	if min != nil {
+		data := map[string]string{"min_xid": strconv.FormatUint(min.Xid, 10)}
+		if min.Epoch != 0 {
+			data["epoch"] = strconv.FormatUint(min.Epoch, 10)
+		}
+		e.Data, _ = json.Marshal(data) // strings: never fails
+	}
+	return e
+}
+
+// parseMinXid reads X-Min-Xid: <xid8>, or <epoch>-<xid8>.
+func parseMinXid(values []string) (*cache.MinXid, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	bad := problem(kindBadRequest, "X-Min-Xid is neither a transaction's number nor <epoch>-<number>")
+	if len(values) > 1 {
+		return nil, bad
+	}
+	var min cache.MinXid
+	xid := values[0]
+	if epoch, rest, ok := strings.Cut(xid, "-"); ok {
+		n, err := strconv.ParseUint(epoch, 10, 64)
+		if err != nil || n == 0 {
+			return nil, bad
+		}
+		min.Epoch, xid = n, rest
+	}
+	n, err := strconv.ParseUint(xid, 10, 64)
+	if err != nil || n == 0 {
+		return nil, bad
+	}
+	min.Xid = n
+	return &min, nil
+}
