@@ -2,8 +2,12 @@ package stream
 
 import (
 	"errors"
+	"fmt"
+	"runtime/debug"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"mythiccache/producers/event"
 )
 
 var (
@@ -13,12 +17,47 @@ var (
 
 	// ErrPause, wrapped by a handler's error, says that the event is not at
 	// fault (a database is away, say): it comes back and the delivery does not
-	// count.
+	// count. While nothing but pauses is heard, less is read.
 	ErrPause = errors.New("handler paused")
 )
+
+// errNacked is the reason of a Nack for which nobody gave one.
+var errNacked = errors.New("nacked without a reason")
+
+// errHandedBack ends a delivery that no handler has seen, or whose handler was
+// stopped: another delivery follows, and this one does not count.
+var errHandedBack = errors.New("handed back")
+
+// panicked is the failure of a handler that panicked.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("handler panicked: %v", p.value) }
+
+// final reports whether trying again is of no use.
+func final(err error) bool {
+	return errors.Is(err, ErrReject) || errors.Is(err, event.ErrMalformed)
+}
 
 // RecordFailure is a middleware for watermill's Router: it keeps a handler's
 // error, or its panic, as the reason why a message of a Subscriber comes back or
 // is a dead letter. Without it the Subscriber knows of a Nack and no more, so
 // that neither ErrReject nor ErrPause reach it.
-func RecordFailure(h message.HandlerFunc) message.HandlerFunc { return h }
+func RecordFailure(h message.HandlerFunc) message.HandlerFunc {
+	return func(m *message.Message) (produced []*message.Message, err error) {
+		defer func() {
+			if r := recover(); r != nil {
+				produced, err = nil, &panicked{value: r, stack: debug.Stack()}
+			}
+			if err == nil {
+				return
+			}
+			if d := deliveryOf(m); d != nil {
+				d.failure.Store(&err)
+			}
+		}()
+		return h(m)
+	}
+}

@@ -2,6 +2,9 @@ package stream
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,30 +23,157 @@ type PublisherOptions struct {
 
 // Publisher writes events into the streams. It is safe for concurrent use.
 type Publisher struct {
-	client redis.UniversalClient
-	keys   Keys
-	o      PublisherOptions
+	client    redis.UniversalClient
+	keys      Keys
+	o         PublisherOptions
+	published *prometheus.CounterVec // nil: none
+	closed    atomic.Bool
 }
+
+// transactionEntries and transactionBytes bound what goes to Redis in one
+// transaction: Redis does nothing else meanwhile.
+const (
+	transactionEntries = 1000
+	transactionBytes   = 4 << 20
+)
 
 // NewPublisher makes a publisher with a client of its own; Redis need not be up.
 func NewPublisher(dial Dial, keys Keys, o PublisherOptions) (*Publisher, error) {
-	client, err := dial(nil)
-	if err != nil {
-		return nil, err
+	p := &Publisher{keys: keys, o: o}
+	if o.Metrics != nil {
+		p.published = prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mythic_cache_stream_published_total",
+			Help: "Entries written into the streams.",
+		}, []string{"topic"})
+		if err := register(o.Metrics, &p.published); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
-	return &Publisher{client: client, keys: keys, o: o}, nil
+	var err error
+	if p.client, err = dial(nil); err != nil {
+		return nil, fmt.Errorf("dial redis: %w", err)
+	}
+	return p, nil
 }
 
-// Publish writes messages into the stream of a topic, up to a thousand of them
-// in one transaction: all or none.
-func (p *Publisher) Publish(topic string, messages ...*message.Message) error { return nil }
+// addition is one entry to be written.
+type addition struct {
+	topic  string
+	fields []any
+}
+
+func (a addition) size() int {
+	n := 0
+	for _, field := range a.fields {
+		switch field := field.(type) {
+		case string:
+			n += len(field)
+		case []byte:
+			n += len(field)
+		}
+	}
+	return n
+}
+
+// Publish writes messages into the stream of a topic. Up to a thousand of them, or
+// some megabytes, go in one transaction: all or none. Of more, those before the
+// transaction that failed are published. The context is that of the first
+// message.
+func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	additions := make([]addition, len(messages))
+	for i, m := range messages {
+		fields, err := encode(topic, m, p.o.Wire)
+		if err != nil {
+			return fmt.Errorf("publish to %s: %w", topic, err)
+		}
+		additions[i] = addition{topic: topic, fields: fields}
+	}
+	if _, err := p.add(messages[0].Context(), additions); err != nil {
+		return fmt.Errorf("publish to %s: %w", topic, err)
+	}
+	return nil
+}
 
 // Append writes events, each into the stream of its own topic, and returns the
 // ids of their entries in the order of the events. An event that is malformed is
-// refused before anything is written.
+// refused before anything is written. Transactions are as with Publish; with an
+// error, the ids are those of the events that were written.
 func (p *Publisher) Append(ctx context.Context, events ...event.Event) (ids []string, err error) {
-	return nil, nil
+	additions := make([]addition, len(events))
+	for i, e := range events {
+		if err := e.Validate(); err != nil {
+			return nil, fmt.Errorf("append event %d of %d: %w", i+1, len(events), err)
+		}
+		fields := e.Fields()
+		additions[i] = addition{topic: e.Topic(), fields: make([]any, len(fields))}
+		for j, field := range fields {
+			additions[i].fields[j] = field
+		}
+	}
+	ids, err = p.add(ctx, additions)
+	if err != nil {
+		return ids, fmt.Errorf("append %d events: %w", len(events), err)
+	}
+	return ids, nil
+}
+
+func (p *Publisher) add(ctx context.Context, additions []addition) (ids []string, err error) {
+	if p.closed.Load() {
+		return nil, fmt.Errorf("publisher is %w", errClosed)
+	}
+	for len(additions) > 0 {
+		n, bytes := 0, 0
+		for n < len(additions) && n < transactionEntries && (n == 0 || bytes < transactionBytes) {
+			bytes += additions[n].size()
+			n++
+		}
+		written, err := p.transact(ctx, additions[:n])
+		if err != nil {
+			return ids, err
+		}
+		ids, additions = append(ids, written...), additions[n:]
+	}
+	p.o.Log.Debug().Int("events", len(ids)).Msg("published")
+	return ids, nil
+}
+
+// transact writes entries, all or none.
+func (p *Publisher) transact(ctx context.Context, additions []addition) ([]string, error) {
+	cmds := make([]*redis.StringCmd, len(additions))
+	queue := func(pipe redis.Pipeliner) error {
+		for i, a := range additions {
+			cmds[i] = pipe.XAdd(ctx, &redis.XAddArgs{Stream: p.keys.Topic(a.topic), Values: a.fields})
+		}
+		return nil
+	}
+	var err error
+	if len(additions) == 1 {
+		_, err = p.client.Pipelined(ctx, queue)
+	} else {
+		_, err = p.client.TxPipelined(ctx, queue)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(cmds))
+	var errs []error
+	for i, cmd := range cmds {
+		ids[i] = cmd.Val()
+		errs = append(errs, cmd.Err())
+		if p.published != nil {
+			p.published.WithLabelValues(additions[i].topic).Inc()
+		}
+	}
+	return ids, errors.Join(errs...)
 }
 
 // Close closes the client. It may be called again.
-func (p *Publisher) Close() error { return p.client.Close() }
+func (p *Publisher) Close() error {
+	if p.closed.Swap(true) {
+		return nil
+	}
+	return p.client.Close()
+}

@@ -2,8 +2,13 @@ package stream
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -12,7 +17,7 @@ import (
 // SubscriberOptions are the choices of a Subscriber. Group is required.
 type SubscriberOptions struct {
 	Group         string
-	Name          string        // of this consumer in its group; random where empty
+	Name          string        // of this consumer, unique in its group; random where empty
 	BatchSize     int           // entries in one read; 500
 	InFlight      int           // messages of one subscription that wait for their ack at a time; 1000
 	MaxDeliveries int           // then an event that fails is a dead letter; 8
@@ -25,30 +30,214 @@ type SubscriberOptions struct {
 
 // Subscriber is a message.Subscriber that reads and acknowledges in batches. A
 // Nack parks the message; see RecordFailure.
-type Subscriber struct{}
+type Subscriber struct {
+	dial     Dial
+	keys     Keys
+	o        SubscriberOptions
+	measured *metrics
+	closing  context.Context // ends at Close
+	close    context.CancelFunc
+	running  sync.WaitGroup // subscriptions
+
+	mu     sync.Mutex
+	feeds  []*feed
+	counts map[string]int // subscriptions so far, by topic
+}
 
 // NewSubscriber checks the options. Redis need not be up.
 func NewSubscriber(dial Dial, keys Keys, o SubscriberOptions) (*Subscriber, error) {
-	return &Subscriber{}, nil
+	measured, err := newMetrics(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("group %s: register metrics: %w", o.Group, err)
+	}
+	if o.InFlight < 0 {
+		return nil, fmt.Errorf("group %s: InFlight is negative", o.Group)
+	}
+	orElse(&o.InFlight, 1000)
+	if o.Name == "" {
+		o.Name = watermill.NewShortUUID()
+	}
+	s := &Subscriber{dial: dial, keys: keys, o: o, measured: measured, counts: map[string]int{}}
+	fo := s.feedOptions("any")
+	if err := fo.check(); err != nil {
+		return nil, err
+	}
+	s.closing, s.close = context.WithCancel(context.Background())
+	return s, nil
 }
+
+func (s *Subscriber) feedOptions(topic string) feedOptions {
+	o := s.o
+	return feedOptions{
+		group: o.Group, name: o.Name, topics: []string{topic},
+		batchSize: o.BatchSize, maxDeliveries: o.MaxDeliveries, backoff: o.Backoff,
+		claimAfter: o.ClaimAfter, grace: o.Grace, log: o.Log, metrics: s.measured,
+	}
+}
+
+// errClosed is returned by what was closed.
+var errClosed = errors.New("closed")
 
 // Subscribe returns the messages of a topic. Many of them are out at a time,
 // unlike what message.Subscriber says, and their contexts do not end with ctx
 // but when they are answered or Grace is over, so that a shutdown does not fail
 // what is nearly done.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	ch := make(chan *message.Message)
-	close(ch)
-	return ch, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Err() != nil {
+		return nil, fmt.Errorf("subscribe to %s: subscriber is %w", topic, errClosed)
+	}
+	o := s.feedOptions(topic)
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	// Two subscriptions of one name would take each other's entries for their own.
+	if s.counts[topic]++; s.counts[topic] > 1 {
+		o.name += "-" + strconv.Itoa(s.counts[topic])
+	}
+	f, err := newFeed(s.dial, s.keys, s.o.InFlight, o)
+	if err != nil {
+		return nil, err
+	}
+	sub := &subscription{feed: f, output: make(chan *message.Message), answers: make(chan outcome, f.o.batchSize)}
+	s.feeds = append(s.feeds, f)
+	ctx, cancel := context.WithCancel(ctx)
+	s.running.Go(func() {
+		defer cancel()
+		defer context.AfterFunc(s.closing, cancel)()
+		sub.run(ctx)
+		s.forget(f)
+	})
+	return sub.output, nil
 }
 
-// SubscribeInitialize creates the group, so that it has whatever is published
-// from now on.
-func (s *Subscriber) SubscribeInitialize(topic string) error { return nil }
+// forget takes an ended subscription off the list of those that must be ready.
+func (s *Subscriber) forget(f *feed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, other := range s.feeds {
+		if other == f {
+			s.feeds = append(s.feeds[:i], s.feeds[i+1:]...)
+			return
+		}
+	}
+}
+
+// SubscribeInitialize creates the group of a topic.
+func (s *Subscriber) SubscribeInitialize(topic string) error {
+	o := s.feedOptions(topic)
+	if err := o.check(); err != nil {
+		return err
+	}
+	f, err := newFeed(s.dial, s.keys, 1, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.createGroups(s.closing), f.client.Close())
+}
 
 // Ready returns nil while all subscriptions are being read, or what is in the way.
-func (s *Subscriber) Ready() error { return nil }
+func (s *Subscriber) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, f := range s.feeds {
+		errs = append(errs, f.ready())
+	}
+	return errors.Join(errs...)
+}
 
 // Close ends all subscriptions and waits for the messages that are out, up to
 // Grace. It may be called again.
-func (s *Subscriber) Close() error { return nil }
+func (s *Subscriber) Close() error {
+	s.mu.Lock()
+	s.close() // under the lock: no subscription starts after it
+	s.mu.Unlock()
+	s.running.Wait()
+	return nil
+}
+
+// subscription is one call of Subscribe.
+type subscription struct {
+	feed    *feed
+	output  chan *message.Message
+	answers chan outcome
+}
+
+// run delivers until ctx ends, then waits for what is out.
+func (s *subscription) run(ctx context.Context) {
+	f := s.feed
+	handling, settling, stop := f.lives(ctx)
+	defer stop()
+	var out, settler sync.WaitGroup
+	settler.Go(func() { s.settle(settling) })
+	f.room = func() int { return min(f.slots.free(), f.o.batchSize) }
+	f.deliver = func(ctx context.Context, ds []*delivery) {
+		for i, d := range ds {
+			if !f.slots.take(ctx) {
+				f.handBack(settling, ds[i:])
+				return
+			}
+			life, end := context.WithCancel(handling)
+			d.attach(life)
+			select {
+			case s.output <- d.message:
+				out.Go(func() {
+					err := s.await(handling, d)
+					end()
+					s.answers <- outcome{d, err}
+				})
+			case <-ctx.Done():
+				end()
+				f.slots.give()
+				f.handBack(settling, ds[i:])
+				return
+			}
+		}
+	}
+	f.run(ctx, func() {
+		close(s.output)
+		out.Wait()
+		close(s.answers)
+		settler.Wait()
+	})
+}
+
+// await waits for a message's answer.
+func (s *subscription) await(handling context.Context, d *delivery) error {
+	select {
+	case <-d.message.Acked():
+		return nil
+	case <-d.message.Nacked():
+	case <-handling.Done():
+		return errHandedBack
+	}
+	if failure := d.failure.Load(); failure != nil {
+		return stopped(handling, *failure)
+	}
+	return errNacked
+}
+
+// settle settles answers, as many together as there are.
+func (s *subscription) settle(ctx context.Context) {
+	for first := range s.answers {
+		outcomes := []outcome{first}
+	more:
+		for len(outcomes) < s.feed.o.batchSize {
+			select {
+			case o, open := <-s.answers:
+				if !open {
+					break more
+				}
+				outcomes = append(outcomes, o)
+			default:
+				break more
+			}
+		}
+		s.feed.settle(ctx, outcomes)
+		for range outcomes {
+			s.feed.slots.give()
+		}
+	}
+}

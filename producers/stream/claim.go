@@ -1,0 +1,206 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A consumer that lives shows it by touching what it has in flight, every third
+// of ClaimAfter. Whatever nobody touched for ClaimAfter belongs to a consumer that
+// is gone, or got lost on its way to this one; another takes it over.
+
+// idleConsumer is how long a consumer's name stays in a group after its end.
+const idleConsumer = time.Hour
+
+func (f *feed) beat() time.Duration { return max(f.o.claimAfter/3, time.Millisecond) }
+
+// keepAlive touches what is in flight until ctx ends.
+func (f *feed) keepAlive(ctx context.Context) {
+	for pause(ctx, f.beat()/2) {
+		now := time.Now()
+		stale := f.flight.stale(now.Add(-f.beat() / 2))
+		if len(stale) == 0 {
+			continue
+		}
+		if err := f.touch(ctx, stale, f.o.claimAfter); err != nil {
+			f.o.log.Debug().Err(err).Msg("touching what is in flight failed")
+			continue
+		}
+		f.flight.touch(stale, now)
+	}
+}
+
+// touch shows that deliveries live: parked ones are due after the lease only.
+func (f *feed) touch(ctx context.Context, ds []*delivery, lease time.Duration) error {
+	pipe := f.client.Pipeline()
+	for topic, ids := range byTopic(ds, false) {
+		pipe.XClaimJustID(ctx, &redis.XClaimArgs{Stream: f.keys.Topic(topic), Group: f.o.group, Consumer: f.o.name, Messages: ids})
+	}
+	for topic, ids := range byTopic(ds, true) {
+		f.lease(ctx, pipe, topic, ids, lease, 0)
+	}
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+func (f *feed) lease(ctx context.Context, pipe redis.Pipeliner, topic string, ids []string, lease time.Duration, deliveries int) {
+	args := []any{lease.Milliseconds(), deliveries}
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	pipe.Eval(ctx, leaseScript, []string{f.keys.Parked(f.o.group, topic), f.keys.ParkedEntries(f.o.group, topic)}, args...)
+}
+
+// byTopic sorts the ids of deliveries that are, or are not, parked.
+func byTopic(ds []*delivery, parked bool) map[string][]string {
+	ids := map[string][]string{}
+	for _, d := range ds {
+		if d.parked == parked {
+			ids[d.topic] = append(ids[d.topic], d.id)
+		}
+	}
+	return ids
+}
+
+// claim takes over what nobody touches, until ctx ends, and now and then takes
+// the names of those who are gone out of the group.
+func (f *feed) claim(ctx context.Context) {
+	swept := time.Time{}
+	for pause(ctx, f.beat()) && f.gate.wait(ctx) && f.slots.wait(ctx) {
+		topics, err := f.orphaned(ctx)
+		for _, topic := range topics {
+			if err != nil || ctx.Err() != nil {
+				break
+			}
+			err = f.claimTopic(ctx, topic, "", f.o.claimAfter)
+		}
+		if err == nil && time.Since(swept) > idleConsumer {
+			swept = time.Now()
+			err = f.sweep(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			f.o.log.Debug().Err(err).Msg("claiming failed")
+		}
+	}
+}
+
+// orphaned returns the topics in which something is untouched.
+func (f *feed) orphaned(ctx context.Context) ([]string, error) {
+	pipe := f.client.Pipeline()
+	cmds := make([]*redis.XPendingExtCmd, len(f.o.topics))
+	for i, stream := range f.streams() {
+		cmds[i] = pipe.XPendingExt(ctx, &redis.XPendingExtArgs{
+			Stream: stream, Group: f.o.group, Idle: f.o.claimAfter, Start: "-", End: "+", Count: 1,
+		})
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	var topics []string
+	for i, cmd := range cmds {
+		switch found, err := cmd.Result(); {
+		case err != nil && !vanished(err):
+			return nil, fmt.Errorf("look for orphans in %s: %w", f.o.topics[i], err)
+		case len(found) > 0:
+			topics = append(topics, f.o.topics[i])
+		}
+	}
+	return topics, nil
+}
+
+// claimTopic takes over what is pending in a topic, of one consumer or of any,
+// untouched for so long, and not in flight here.
+func (f *feed) claimTopic(ctx context.Context, topic, consumer string, idle time.Duration) error {
+	stream, start := f.keys.Topic(topic), "-"
+	for f.slots.wait(ctx) {
+		page := f.room()
+		pending, err := f.client.XPendingExt(ctx, &redis.XPendingExtArgs{
+			Stream: stream, Group: f.o.group, Idle: idle, Start: start, End: "+",
+			Count: int64(page), Consumer: consumer,
+		}).Result()
+		if err != nil {
+			return fmt.Errorf("look for pending entries of %s: %w", topic, err)
+		}
+		deliveries := map[string]int{}
+		var ids []string
+		for _, p := range pending {
+			if !f.flight.has(topic, p.ID) {
+				ids = append(ids, p.ID)
+				deliveries[p.ID] = int(p.RetryCount) + 1
+			}
+		}
+		if len(ids) > 0 {
+			// Whoever else claims them at this moment makes them young, so that
+			// one of us gets each. Not ctx: what is claimed must be handed back.
+			claimed, err := f.client.XClaim(context.WithoutCancel(ctx), &redis.XClaimArgs{
+				Stream: stream, Group: f.o.group, Consumer: f.o.name, MinIdle: idle, Messages: ids,
+			}).Result()
+			if err != nil && !errors.Is(err, redis.Nil) {
+				return fmt.Errorf("claim entries of %s: %w", topic, err)
+			}
+			ds := make([]*delivery, 0, len(claimed))
+			for _, m := range claimed {
+				ds = append(ds, &delivery{topic: topic, id: m.ID, values: m.Values, deliveries: deliveries[m.ID]})
+			}
+			if len(ds) > 0 {
+				f.o.metrics.claimed(f.o.group, topic, len(ds))
+				f.o.log.Info().Str("topic", topic).Int("entries", len(ds)).Msg("took over pending entries")
+				f.admit(ctx, ds)
+			}
+		}
+		if len(pending) < page {
+			return nil
+		}
+		start = "(" + pending[len(pending)-1].ID
+	}
+	return ctx.Err()
+}
+
+// sweep takes consumers out of the group that are long gone.
+func (f *feed) sweep(ctx context.Context) error {
+	var gone []any
+	for _, stream := range f.streams() {
+		consumers, err := f.client.XInfoConsumers(ctx, stream, f.o.group).Result()
+		if err != nil {
+			return fmt.Errorf("look for idle consumers: %w", err)
+		}
+		for _, c := range consumers {
+			if c.Idle > idleConsumer && c.Pending == 0 && c.Name != f.o.name {
+				gone = append(gone, c.Name)
+			}
+		}
+	}
+	if len(gone) > 0 {
+		f.dismiss(ctx, gone...)
+	}
+	return nil
+}
+
+// vanished reports whether a stream or group is no longer there; the next read
+// makes it again.
+func vanished(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOGROUP") }
+
+// handBack gives up deliveries that no handler has seen: the next consumer that
+// looks for orphans finds them old, and none of them counts as delivered.
+func (f *feed) handBack(ctx context.Context, ds []*delivery) {
+	pipe := f.client.Pipeline()
+	for _, d := range ds {
+		if d.parked {
+			continue
+		}
+		pipe.Do(ctx, "XCLAIM", f.keys.Topic(d.topic), f.o.group, f.o.name, 0, d.id,
+			"IDLE", idleConsumer.Milliseconds(), "RETRYCOUNT", d.deliveries-1, "JUSTID")
+	}
+	for topic, ids := range byTopic(ds, true) {
+		f.lease(ctx, pipe, topic, ids, 0, -1)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		f.o.log.Debug().Err(err).Msg("handing back failed") // then they are claimed after ClaimAfter
+	}
+	for _, d := range ds {
+		f.flight.remove(d)
+	}
+}

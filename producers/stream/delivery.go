@@ -1,0 +1,123 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"mythiccache/producers/event"
+)
+
+// Entry says where a message came from.
+type Entry struct {
+	Topic      string
+	ID         string    // of the stream entry
+	Added      time.Time // the time in that id
+	Deliveries int       // this one included
+}
+
+// EntryOf returns the stream entry of a message that a Consumer or a Subscriber
+// delivered, false for any other message.
+func EntryOf(m *message.Message) (Entry, bool) {
+	d := deliveryOf(m)
+	if d == nil {
+		return Entry{}, false
+	}
+	return Entry{Topic: d.topic, ID: d.id, Added: addedAt(d.id), Deliveries: d.deliveries}, true
+}
+
+// delivery is one stream entry on its way through a handler.
+type delivery struct {
+	topic, id  string
+	values     map[string]any
+	deliveries int       // this one included
+	parked     bool      // it comes from the parked set; its stream entry is acknowledged
+	first      time.Time // when it first failed
+
+	message   *message.Message
+	event     event.Event
+	malformed error // why event or message could not be read
+	parsed    bool  // event and malformed are set
+
+	failure atomic.Pointer[error] // what RecordFailure saw
+	touched time.Time             // last sign of life in Redis; guarded by flight
+}
+
+func (d *delivery) ref() ref { return ref{topic: d.topic, id: d.id} }
+
+// eventType returns the type of the event, for those who sort dead letters.
+func (d *delivery) eventType() string {
+	if d.message == nil {
+		return ""
+	}
+	return d.message.Metadata[event.FieldType]
+}
+
+type deliveryKey struct{}
+
+func deliveryOf(m *message.Message) *delivery {
+	d, _ := m.Context().Value(deliveryKey{}).(*delivery)
+	return d
+}
+
+// attach gives the message a context from which its delivery can be had.
+func (d *delivery) attach(ctx context.Context) {
+	d.message.SetContext(context.WithValue(ctx, deliveryKey{}, d))
+}
+
+// parcel is what is kept of an event that waits to be tried again.
+type parcel struct {
+	First  time.Time `json:"first"`
+	Reason string    `json:"reason"`
+	Fields [][]byte  `json:"fields"` // alternating names and values: bytes, since they may be anything
+}
+
+func (d *delivery) pack(first time.Time, reason string) []byte {
+	p := parcel{First: first, Reason: reason, Fields: make([][]byte, 0, 2*len(d.values))}
+	for name, value := range d.values {
+		text, _ := value.(string)
+		p.Fields = append(p.Fields, []byte(name), []byte(text))
+	}
+	packed, _ := json.Marshal(p) // cannot fail: bytes, a text and a time of this century
+	return packed
+}
+
+func unpack(topic, id string, deliveries int, packed []byte) (*delivery, error) {
+	var p parcel
+	d := &delivery{topic: topic, id: id, deliveries: deliveries, parked: true}
+	if err := json.Unmarshal(packed, &p); err != nil {
+		d.values = map[string]any{"parcel": string(packed)}
+		return d, fmt.Errorf("read parked event: %w", err)
+	}
+	d.first = p.First
+	d.values = make(map[string]any, len(p.Fields)/2)
+	for i := 0; i+1 < len(p.Fields); i += 2 {
+		d.values[string(p.Fields[i])] = string(p.Fields[i+1])
+	}
+	return d, nil
+}
+
+// size is about how many bytes the entry holds.
+func (d *delivery) size() int {
+	n := 0
+	for name, value := range d.values {
+		text, _ := value.(string)
+		n += len(name) + len(text)
+	}
+	return n
+}
+
+// reasonOf is an error's text, fit for a field that people read.
+func reasonOf(err error) string {
+	const most = 1 << 10
+	text := err.Error()
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return strings.ToValidUTF8(text, "�")
+}
