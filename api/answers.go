@@ -1,4 +1,185 @@
 package api
 
-// answerRoutes are the routes of answers of a model.
-func (s *Server) answerRoutes() []route { return nil }
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+	"mythiccache/producers/event"
+)
+
+// maxQuestion bounds the body of a request for an answer, in bytes. What it
+// becomes travels in one event, with the scope beside it.
+const maxQuestion = event.MaxData - 8<<10
+
+// answerDesk takes questions for the model and hands out answers. The scope of
+// both is the caller: what somebody else asked is as if nobody had.
+type answerDesk struct {
+	server  *Server
+	view    *view.View
+	answers *cache.Answers
+	base    string // the path of the questions; that of an answer has its key behind
+}
+
+// answerRoutes are the routes of answers of a model, where a view of them is served.
+func (s *Server) answerRoutes() []route {
+	for _, v := range s.views.All() {
+		if !v.Model || v.HTTP == nil {
+			continue
+		}
+		base, ok := strings.CutSuffix(v.HTTP.Path, "/{"+v.HTTP.Key+"}")
+		if !ok || base == "" {
+			continue // a path without the key at its end has no place for questions
+		}
+		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), base: base}
+		return []route{
+			{method: http.MethodPost, path: base, access: named, limited: true, operation: "postAnswer", handle: d.post},
+			{method: http.MethodGet, path: v.HTTP.Path, access: named, limited: true, operation: "getAnswer", handle: d.get},
+		}
+	}
+	return nil
+}
+
+// post answers a question: at once where the answer is there, else after having
+// asked for it and waited a little.
+func (d *answerDesk) post(x *exchange) error {
+	prefer, err := parsePrefer(x.request.Header["Prefer"])
+	if err != nil {
+		return err
+	}
+	key, question, err := d.question(x)
+	if err != nil {
+		return err
+	}
+	// If-None-Match is about GET; for POST it would mean something else
+	// (RFC 9110, 13.1.2).
+	x.request.Header.Del("If-None-Match")
+	x.Header().Set("Content-Location", d.base+"/"+key)
+	result, err := x.read(d.view, key, nil)
+	if err != nil {
+		return err
+	}
+	switch {
+	case result.Status == cache.Hit:
+		return x.serve(d.view, result.Entry, source{mark: markHit, at: result.Now})
+	case result.Status == cache.Stale && result.Why != cache.WhyStale:
+		// Redis was restarted, and nobody has confirmed yet that nothing is missing.
+		// A question has one answer, so asking again would only cost money.
+		return x.serve(d.view, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
+	}
+	got, err := d.await(x, ask{view: d.view, key: key, event: question, wait: prefer.wait, spare: result.Status == cache.Stale}, prefer)
+	if err == nil {
+		return x.serve(d.view, got.entry, missed(result.Why, got))
+	}
+	if result.Status == cache.Stale && x.request.Context().Err() == nil {
+		return x.serve(d.view, result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: "not-filled", at: result.Now})
+	}
+	return d.unanswered(x, key, err)
+}
+
+// question reads the request: the key of its answer, and the event that has it
+// made.
+func (d *answerDesk) question(x *exchange) (key string, e event.Event, err error) {
+	body, err := readBody(x, maxQuestion)
+	if err != nil {
+		return "", e, err
+	}
+	if depth := nesting(body); depth > maxDepth {
+		return "", e, problem(kindBadRequest, fmt.Sprintf("the JSON is nested %d deep; at most %d levels are read", depth, maxDepth))
+	}
+	request, err := cache.ChatRequest(body, d.server.o.DefaultModel)
+	if err != nil {
+		return "", e, badQuestion(err)
+	}
+	scope := x.caller.user
+	key, canonical, err := cache.AnswerKey(d.server.o.Provider, scope, request)
+	if err != nil {
+		return "", e, badQuestion(err)
+	}
+	var data bytes.Buffer
+	encoder := json.NewEncoder(&data)
+	encoder.SetEscapeHTML(false) // a prompt may be as long as an event, and is not to grow
+	err = encoder.Encode(struct {
+		Scope   string          `json:"scope"`
+		Request json.RawMessage `json:"request"`
+	}{scope, canonical})
+	if err != nil {
+		return "", e, err
+	}
+	if data.Len() > event.MaxData {
+		return "", e, problem(kindTooLarge, fmt.Sprintf("the question is longer than %d bytes", maxQuestion))
+	}
+	return key, event.Event{Type: event.AIRequested, Source: "api", Subject: scope, Data: bytes.TrimSpace(data.Bytes())}, nil
+}
+
+// badQuestion makes a problem of what cache says about a request. Its sentences
+// quote nothing of it.
+func badQuestion(err error) error {
+	detail, ok := strings.CutPrefix(err.Error(), cache.ErrRequest.Error()+": ")
+	if !ok || !errors.Is(err, cache.ErrRequest) {
+		return err
+	}
+	return problem(kindBadRequest, detail)
+}
+
+// await has an answer made, and waits for it unless the caller would rather not.
+func (d *answerDesk) await(x *exchange, a ask, p prefer) (filled, error) {
+	if err := d.answers.Ask(x.request.Context(), x.caller.user, a.key); err != nil {
+		return filled{}, err
+	}
+	if !p.async || p.wait > 0 {
+		got, err := x.await(a)
+		if !errors.Is(err, errBusy) {
+			return got, err
+		}
+	}
+	if _, err := x.server.publisher.Append(x.request.Context(), a.event); err != nil {
+		return filled{}, err
+	}
+	return filled{}, errNotFilled
+}
+
+// unanswered says that an answer is being made, or why none will be.
+func (d *answerDesk) unanswered(x *exchange, key string, err error) error {
+	var failed *fillFailed
+	switch {
+	case errors.Is(err, errNotFilled):
+		return d.pending(x, key)
+	case errors.As(err, &failed):
+		if reason, refused := strings.CutPrefix(failed.reason, cache.AnswerRefused); refused {
+			return refusal(reason)
+		}
+		return d.pending(x, key) // the worker tries again
+	default:
+		return x.notFilled(err)
+	}
+}
+
+// pending is 202: the answer is being made, and where it will be.
+func (d *answerDesk) pending(x *exchange, key string) error {
+	h := x.Header()
+	h.Del("Content-Location")
+	h.Set("Location", d.base+"/"+key)
+	h.Set("Retry-After", "1")
+	h["Vary"] = x.server.fixed.vary
+	h["X-Cache"] = x.server.fixed.marks(markMiss)
+	h["Cache-Status"] = []string{source{fwd: "miss"}.cacheStatus(false, 0)}
+	return x.json(http.StatusAccepted, struct {
+		Key    string `json:"key"`
+		Status string `json:"status"`
+	}{key, "pending"})
+}
+
+// refusal is the problem of a question that the model does not answer. The
+// worker's sentence tells status and code, and nothing of the question.
+func refusal(reason string) *Problem {
+	return &Problem{
+		Type: "/docs#model-refused", Title: "The model gives no answer",
+		Status: http.StatusBadGateway, Detail: reason,
+	}
+}

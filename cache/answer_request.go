@@ -6,6 +6,10 @@ import (
 	"fmt"
 )
 
+// AnswerRefused begins the reason under which the failure of an answer is
+// announced (see Store.Abandon) that trying again would not change.
+const AnswerRefused = "refused: "
+
 // ChatRequest makes the request that is sent to the model of what an app or a
 // caller wrote: a chat request as OpenAI's API takes it, or the same with
 // "prompt" in place of "messages", which stands for one message of the user. A

@@ -1,0 +1,116 @@
+package api
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"mythiccache/cache"
+)
+
+// maxPrefer bounds how long a caller may wait, below the timeout of writing.
+const maxPrefer = 20 * time.Second
+
+// get answers with an answer that the caller has asked for.
+func (d *answerDesk) get(x *exchange) error {
+	prefer, err := parsePrefer(x.request.Header["Prefer"])
+	if err != nil {
+		return err
+	}
+	key := x.request.PathValue(d.view.HTTP.Key)
+	if !cache.IsAnswerKey(key) {
+		return notFound()
+	}
+	result, err := x.read(d.view, key, nil)
+	if err != nil {
+		return err
+	}
+	switch result.Status {
+	case cache.Hit:
+		return x.serve(d.view, result.Entry, source{mark: markHit, at: result.Now})
+	case cache.Stale:
+		// Without the question it cannot be asked again; it is what was answered.
+		return x.serve(d.view, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
+	}
+	ctx := x.request.Context()
+	asked, err := d.answers.Asked(ctx, x.caller.user, key)
+	switch {
+	case err != nil:
+		return x.cacheAway(err)
+	case asked.Refused != "":
+		return refusal(asked.Refused)
+	case !asked.Pending:
+		return notFound()
+	case prefer.wait == 0:
+		return d.pending(x, key)
+	}
+	begun := time.Now()
+	got, err := d.listen(ctx, key, prefer.wait)
+	x.fill += time.Since(begun)
+	if err != nil {
+		return d.unanswered(x, key, err)
+	}
+	return x.serve(d.view, got.entry, missed(result.Why, got))
+}
+
+// listen waits for an answer that somebody has asked for.
+func (d *answerDesk) listen(ctx context.Context, key string, patience time.Duration) (filled, error) {
+	m := d.server.misses
+	a := ask{view: d.view, key: key}
+	if err := m.enter(a); err != nil {
+		return filled{}, errNotFilled // it can look again
+	}
+	defer m.leave()
+	wait := m.waiters.Wait(d.view.Name, key)
+	defer wait.Cancel()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	// It may have come between the last look and the registration.
+	if got, hit, err := m.reread(ctx, a); hit || err != nil {
+		return got, err
+	}
+	for {
+		select {
+		case got := <-wait.C():
+			switch {
+			case got.Outcome == cache.Accepted:
+				return filled{entry: got.Entry, at: got.At, stored: true, collapsed: true}, nil
+			case strings.HasPrefix(got.Reason, cache.AnswerRefused):
+				return filled{}, &fillFailed{reason: got.Reason}
+			}
+		case <-timer.C:
+			return filled{}, errNotFilled
+		case <-ctx.Done():
+			return filled{}, ctx.Err()
+		}
+	}
+}
+
+// prefer is what a caller prefers (RFC 7240).
+type prefer struct {
+	async bool          // respond-async
+	wait  time.Duration // of wait=seconds, at most maxPrefer; 0 where it says nothing
+}
+
+// parsePrefer reads Prefer. What it does not know it ignores, as the RFC demands.
+func parsePrefer(values []string) (prefer, error) {
+	var p prefer
+	for _, value := range values {
+		for part := range strings.SplitSeq(value, ",") {
+			token, _, _ := strings.Cut(part, ";") // no preference of ours has parameters
+			name, argument, _ := strings.Cut(strings.TrimSpace(token), "=")
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "respond-async":
+				p.async = true
+			case "wait":
+				seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(argument), `"`), 10, 31)
+				if err != nil {
+					return p, problem(kindBadRequest, "wait in Prefer is not a number of seconds")
+				}
+				p.wait = min(time.Duration(seconds)*time.Second, maxPrefer)
+			}
+		}
+	}
+	return p, nil
+}

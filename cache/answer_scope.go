@@ -1,0 +1,182 @@
+package cache
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"mythiccache/cache/view"
+)
+
+//go:embed answer_claim.lua
+var answerClaim string
+
+//go:embed answer_forget.lua
+var answerForget string
+
+const (
+	// askedFor bounds how long an answer counts as being made after it was asked
+	// for; who looks later is told that there is none.
+	askedFor = 10 * time.Minute
+	// refusedFor is how long a model's refusal can be read.
+	refusedFor = time.Minute
+	// forgottenFor is how long a late or repeated request from before an ai.forget
+	// is still recognized: longer than any event waits to be tried again.
+	forgottenFor = 7 * 24 * time.Hour
+	// indexSlack is how much longer than its answers a scope's index lives: the
+	// time that making an answer takes passes between the two.
+	indexSlack = 10 * time.Minute
+)
+
+// aiScope names the index of a scope's answers. It and the two that follow share
+// a slot.
+func (k keys) aiScope(scope string) string { return k.prefix + "ai_scope:{" + scope + "}" }
+
+// aiAsked names what a scope has asked for and not had.
+func (k keys) aiAsked(scope string) string { return k.prefix + "ai_asked:{" + scope + "}" }
+
+// aiForgotten names up to which event a scope is forgotten, or one answer alone:
+// the digest that is its key stands for a scope then.
+func (k keys) aiForgotten(scope string) string { return k.prefix + "ai_forgotten:{" + scope + "}" }
+
+// aiRefused names why the model refused an answer.
+func (k keys) aiRefused(key string) string { return k.prefix + "ai_refused:{" + key + "}" }
+
+// Answers keeps what is known of answers beside their entries: which ones a scope
+// has, which it waits for, and what has been forgotten.
+//
+// That an answer which is being made is not stored after its scope was forgotten:
+//
+//  1. a worker takes the key's lease, then calls Claim, then asks the model;
+//  2. Forget leaves its mark, then reads the index; the caller then removes what
+//     it found, leases included, with Invalidate.
+//
+// Where Claim came before Forget, the key is in the index and the lease is taken
+// away, so the put is refused. Where it came after, it sees the mark.
+type Answers struct {
+	store         *Store
+	life          time.Duration // of an answer's entry
+	claim, forget *redis.Script
+}
+
+// NewAnswers returns what is known of the answers of one view.
+func (s *Store) NewAnswers(v *view.View) *Answers {
+	return &Answers{
+		store: s, life: v.TTL + s.staleFor + indexSlack,
+		claim: redis.NewScript(answerClaim), forget: redis.NewScript(answerForget),
+	}
+}
+
+// Asked is how an answer stands that is not in the cache.
+type Asked struct {
+	Pending bool   // it is being made, or waits for that
+	Refused string // a sentence: why the model gave none; empty where it has not refused
+}
+
+// Ask notes that a scope waits for an answer, and forgets that the model refused it.
+func (a *Answers) Ask(ctx context.Context, scope, key string) error {
+	keys := a.store.keys
+	now := a.store.peer.now()
+	return a.write(ctx, "note an answer asked for", func(p redis.Pipeliner) {
+		set := keys.aiAsked(scope)
+		p.ZAddArgs(ctx, set, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(now.Add(askedFor).UnixMilli()), Member: key}}})
+		p.PExpire(ctx, set, askedFor)
+		p.Del(ctx, keys.aiRefused(key))
+	})
+}
+
+// Asked returns how an answer stands for a scope. What another scope waits for
+// is as if nobody did.
+func (a *Answers) Asked(ctx context.Context, scope, key string) (Asked, error) {
+	var until *redis.FloatCmd
+	var refused *redis.StringCmd
+	var clock *redis.TimeCmd
+	err := a.write(ctx, "look for an answer asked for", func(p redis.Pipeliner) {
+		until = p.ZScore(ctx, a.store.keys.aiAsked(scope), key)
+		refused = p.Get(ctx, a.store.keys.aiRefused(key))
+		clock = p.Time(ctx)
+	})
+	if err != nil || until.Val() <= float64(clock.Val().UnixMilli()) {
+		return Asked{}, err
+	}
+	return Asked{Pending: refused.Val() == "", Refused: refused.Val()}, nil
+}
+
+// Settle notes that a scope no longer waits for an answer.
+func (a *Answers) Settle(ctx context.Context, scope, key string) error {
+	return a.write(ctx, "settle an answer", func(p redis.Pipeliner) { p.ZRem(ctx, a.store.keys.aiAsked(scope), key) })
+}
+
+// Refuse keeps, for a minute, why the model gave no answer. The reason is shown
+// to who asked.
+func (a *Answers) Refuse(ctx context.Context, scope, key, reason string) error {
+	now := a.store.peer.now()
+	return a.write(ctx, "note a refusal", func(p redis.Pipeliner) {
+		p.Set(ctx, a.store.keys.aiRefused(key), reason, refusedFor)
+		p.ZAddArgs(ctx, a.store.keys.aiAsked(scope), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(now.Add(refusedFor).UnixMilli()), Member: key}}})
+	})
+}
+
+// Claim notes that an answer is being made for a scope, and reports false where
+// scope or answer have been forgotten since the event that asked, whose stream
+// entry is named by its id. Call it with the key's lease in hand.
+func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (bool, error) {
+	keys := a.store.keys
+	event := eventOrder(entry)
+	noted, err := a.claim.Run(ctx, a.store.client,
+		[]string{keys.aiScope(scope), keys.aiAsked(scope), keys.aiForgotten(scope)},
+		event, key, a.life.Milliseconds(), askedFor.Milliseconds()).Int()
+	if err != nil {
+		return false, fmt.Errorf("claim an answer: %w", err)
+	}
+	forgotten, err := a.store.client.Get(ctx, keys.aiForgotten(key)).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return false, fmt.Errorf("claim an answer: %w", err)
+	}
+	return noted == 1 && forgotten < event, nil
+}
+
+// Forget has a scope forgotten up to an event, and returns the keys of the
+// answers that the caller is to remove.
+func (a *Answers) Forget(ctx context.Context, scope, entry string) ([]string, error) {
+	keys := a.store.keys
+	found, err := a.forget.Run(ctx, a.store.client,
+		[]string{keys.aiScope(scope), keys.aiAsked(scope), keys.aiForgotten(scope)},
+		eventOrder(entry), forgottenFor.Milliseconds()).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("forget answers: %w", err)
+	}
+	return found, nil
+}
+
+// ForgetKey has one answer forgotten up to an event; the caller is to remove it.
+func (a *Answers) ForgetKey(ctx context.Context, key, entry string) error {
+	_, err := a.Forget(ctx, key, entry)
+	return err
+}
+
+// write sends commands in one round trip. A redis.Nil is no error.
+func (a *Answers) write(ctx context.Context, what string, build func(redis.Pipeliner)) error {
+	p := a.store.client.Pipeline()
+	build(p)
+	cmds, _ := p.Exec(ctx) // each command has its own error
+	if err := firstError(cmds); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// eventOrder writes the id of a stream entry, <milliseconds>-<number>, in a form
+// whose order as text is that of the ids.
+func eventOrder(entry string) string {
+	first, second, _ := strings.Cut(entry, "-")
+	ms, _ := strconv.ParseUint(first, 10, 64) // what is no number is before everything
+	seq, _ := strconv.ParseUint(second, 10, 64)
+	return fmt.Sprintf("%020d-%020d", ms, seq)
+}

@@ -1,0 +1,206 @@
+package consumers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+	"mythiccache/producers/event"
+	"mythiccache/producers/stream"
+)
+
+// Bounds of a call where the options do not say otherwise. Lease and call
+// together must stay below the store's FenceTTL.
+const (
+	defaultCallFor  = 90 * time.Second
+	defaultLeaseFor = 15 * time.Second
+	// givingBack bounds what is said to Redis after a call is over, whatever ended it.
+	givingBack = 5 * time.Second
+)
+
+// WarmerOptions says what a Warmer asks, and how.
+type WarmerOptions struct {
+	View         *view.View    // of the answers
+	Model        Model         //
+	DefaultModel string        // what requests that name no model are sent to
+	CallFor      time.Duration // that one call may take; 90 s
+	LeaseFor     time.Duration // that a worker which died keeps others from asking; 15 s
+	Log          zerolog.Logger
+	Metrics      prometheus.Registerer // nil: none
+}
+
+// Warmer has a model answer what the app and its users ask, once, and keeps the
+// answers. Its Handle is for the topic ai, behind stream.RecordFailure.
+//
+// One call per answer, however many ask in however many processes:
+//
+//  1. whoever finds no answer takes the key's lease and renews it while the
+//     model thinks. Then it looks again, since the answer may have come between;
+//  2. an event that finds the lease taken is put off (stream.ErrPause). When it
+//     comes back, it finds the answer, or the lease still taken, or, where that
+//     worker died, a lease that has run out, and is the next to take it.
+//
+// So an event is done only once its answer stands or cannot be had, and no
+// worker waits for another. What has been a call of the model costs a delivery,
+// unless the model was busy or this process is stopped, so that no mishap is paid
+// for without end. No prompt is ever written to a log, a metric or an
+// error.
+type Warmer struct {
+	o       WarmerOptions
+	store   *cache.Store
+	answers *cache.Answers
+	account *account
+	pause   pause
+}
+
+// NewWarmer checks the options.
+func NewWarmer(store *cache.Store, o WarmerOptions) (*Warmer, error) {
+	if o.View == nil || !o.View.Model {
+		return nil, errors.New("warmer: there is no view of answers")
+	}
+	if o.Model == nil {
+		return nil, errors.New("warmer: there is no model")
+	}
+	if o.CallFor <= 0 {
+		o.CallFor = defaultCallFor
+	}
+	if o.LeaseFor <= 0 {
+		o.LeaseFor = defaultLeaseFor
+	}
+	account, err := newAccount(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("warmer: %w", err)
+	}
+	return &Warmer{o: o, store: store, answers: store.NewAnswers(o.View), account: account}, nil
+}
+
+// Report returns what this process has asked and spared since it started.
+func (w *Warmer) Report() cache.AIReport { return w.account.report() }
+
+// Handle does what an event of the topic ai says. It is a
+// message.NoPublishHandlerFunc.
+func (w *Warmer) Handle(m *message.Message) error {
+	e, err := stream.EventOf(m)
+	if err != nil {
+		return err
+	}
+	if e.Type != event.AIRequested && e.Type != event.AIAnswered && e.Type != event.AIForget {
+		return fmt.Errorf("no event of this type is known: %w", stream.ErrReject)
+	}
+	data, err := w.read(e)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject)
+	}
+	data.entry = entryID(m, e)
+	ctx := m.Context()
+	switch e.Type {
+	case event.AIForget:
+		return w.forget(ctx, data)
+	case event.AIAnswered:
+		return w.take(ctx, data)
+	default:
+		return w.ask(ctx, data)
+	}
+}
+
+// entryID returns the id of the message's stream entry, which orders it among
+// the others. A message that comes from elsewhere is placed by its time.
+func entryID(m *message.Message, e event.Event) string {
+	if entry, ok := stream.EntryOf(m); ok {
+		return entry.ID
+	}
+	at := e.Time
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return strconv.FormatInt(at.UnixMilli(), 10) + "-0"
+}
+
+// aiData is what an event of the topic ai carries.
+type aiData struct {
+	entry     string // id of the stream entry
+	scope     string
+	key       string
+	canonical json.RawMessage // the request
+	answer    cache.Answer    // of ai.answered
+}
+
+// read reads an event's data. Its errors wrap cache.ErrRequest and quote nothing.
+func (w *Warmer) read(e event.Event) (aiData, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(e.Data, &fields); err != nil || fields == nil {
+		return aiData{}, fmt.Errorf("%w: data is not a JSON object", cache.ErrRequest)
+	}
+	var d aiData
+	if err := takeText(fields, "scope", &d.scope); err != nil {
+		return aiData{}, err
+	}
+	if e.Type == event.AIForget {
+		err := d.readForget(fields, e)
+		return d, err
+	}
+	if d.scope == "" {
+		d.scope = e.Subject
+	}
+	body, err := requestOf(fields)
+	if err != nil {
+		return aiData{}, err
+	}
+	request, err := cache.ChatRequest(body, w.o.DefaultModel)
+	if err != nil {
+		return aiData{}, err
+	}
+	if d.key, d.canonical, err = cache.AnswerKey(w.o.Model.Name(), d.scope, request); err != nil {
+		return aiData{}, err
+	}
+	if e.Type == event.AIAnswered {
+		err = d.readAnswer(fields, e)
+	}
+	return d, err
+}
+
+// requestOf returns the request, or the prompt in the form of one.
+func requestOf(fields map[string]json.RawMessage) (json.RawMessage, error) {
+	request, hasRequest := fields["request"]
+	prompt, hasPrompt := fields["prompt"]
+	switch {
+	case hasRequest && hasPrompt:
+		return nil, fmt.Errorf("%w: request and prompt exclude one another", cache.ErrRequest)
+	case hasRequest:
+		return request, nil
+	case hasPrompt:
+		return append(append([]byte(`{"prompt":`), prompt...), '}'), nil
+	}
+	return nil, fmt.Errorf("%w: neither request nor prompt say what is asked", cache.ErrRequest)
+}
+
+// takeText reads a member that is a string where it is there.
+func takeText(fields map[string]json.RawMessage, name string, into *string) error {
+	raw, ok := fields[name]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%w: %s is not a text", cache.ErrRequest, name)
+	}
+	return nil
+}
+
+// later puts an event off without blaming it.
+func later(why string, args ...any) error {
+	return fmt.Errorf(why+": %w", append(args, stream.ErrPause)...)
+}
+
+// afterwards is a context for what must be said even when ctx has ended.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), givingBack)
+}

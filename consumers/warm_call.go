@@ -1,0 +1,114 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"mythiccache/cache"
+)
+
+var (
+	errLeaseLost = errors.New("the lease on the answer was lost")
+	errTooLong   = errors.New("the model took too long")
+)
+
+// call asks the model while a lease is renewed, and returns the lease as it then
+// is. It ends early, with errLeaseLost, when the lease is no longer ours: the
+// answer was forgotten, or the app brought one, or Redis was away for too long.
+func (w *Warmer) call(ctx context.Context, d aiData, lease cache.Lease) (cache.Answer, cache.Lease, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, w.o.CallFor, errTooLong)
+	defer cancel()
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+
+	done := make(chan struct{})
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		var err error
+		if lease, err = w.renew(ctx, done, lease); err != nil {
+			lost(err)
+		}
+	})
+	answer, err := w.o.Model.Answer(ctx, d.canonical)
+	close(done)
+	renewing.Wait()
+
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		return answer, lease, nil
+	case errors.Is(cause, errLeaseLost), errors.Is(cause, errTooLong):
+		return cache.Answer{}, lease, cause
+	default:
+		return cache.Answer{}, lease, err
+	}
+}
+
+// renew keeps a lease until done is closed, and returns it as it then is, or
+// errLeaseLost. An error of Redis is not yet a loss: the next round tries again,
+// and the put decides in the end.
+func (w *Warmer) renew(ctx context.Context, done <-chan struct{}, lease cache.Lease) (cache.Lease, error) {
+	ticker := time.NewTicker(w.o.LeaseFor / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return lease, nil
+		case <-ctx.Done():
+			return lease, nil
+		case <-ticker.C:
+		}
+		renewed, err := w.store.Renew(ctx, lease, w.o.LeaseFor)
+		switch {
+		case err == nil:
+			lease = renewed
+		case errors.Is(err, cache.ErrLost):
+			return lease, fmt.Errorf("%w: %w", errLeaseLost, err)
+		case ctx.Err() == nil:
+			w.o.Log.Debug().Err(err).Str("key", lease.Key).Msg("lease not renewed")
+		}
+	}
+}
+
+// longestPause bounds how long a provider may have us wait between two calls; an
+// event that it refuses again then is put off again.
+const longestPause = time.Minute
+
+// pause is the time until which the model wants no calls.
+type pause struct {
+	mu    sync.Mutex
+	until time.Time
+}
+
+// left returns how long the model is to be left alone.
+func (p *pause) left(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.until.Sub(now)
+}
+
+// extend leaves the model alone for longer, and reports whether it was not before.
+func (p *pause) extend(now time.Time, d time.Duration) (began bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	began = !p.until.After(now)
+	if until := now.Add(d); until.After(p.until) {
+		p.until = until
+	}
+	return began
+}
+
+// slowDown heeds what a provider said about when to come back.
+func (w *Warmer) slowDown(refusal *ModelError) {
+	wait := refusal.RetryAfter
+	if wait == 0 {
+		wait = time.Second
+	}
+	wait = min(wait, longestPause)
+	if w.pause.extend(time.Now(), wait) {
+		w.o.Log.Info().Str("model", w.o.Model.Name()).Int("status", refusal.Status).Dur("for", wait).
+			Msg("the model is busy; calls pause")
+	}
+}
