@@ -61,7 +61,7 @@ func (d demo) print(w io.Writer, e environment, v *servers, base string) error {
 	return try.Execute(w, map[string]string{
 		"Base": base, "Credential": credential, "User": d.user, "Run": d.run, "Book": d.book,
 		"Events": e["EVENTS_TOKEN"], "Admin": e["ADMIN_TOKEN"],
-		"Database": v.databaseURL, "Redis": v.redisURL, "Psql": v.psql,
+		"Database": v.databaseURL, "Redis": v.redisURL, "Psql": v.psql(), "RedisCLI": v.redisCLI(),
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,6 @@ const database = "mythic"
 // servers are the PostgreSQL and the Redis beside the worker, whoever runs them.
 type servers struct {
 	databaseURL, redisURL string
-	psql                  string // the program
 
 	postgres *testserver.Postgres // nil: not ours
 	redis    *testserver.Redis    // nil: not ours
@@ -36,7 +36,7 @@ const usesDocker = 3
 
 // startServers starts what the environment does not name.
 func (s *session) startServers(ctx context.Context) (_ *servers, err error) {
-	v := &servers{databaseURL: s.getenv("DATABASE_URL"), redisURL: s.getenv("REDIS_URL"), psql: "psql", checkout: s.checkout}
+	v := &servers{databaseURL: s.getenv("DATABASE_URL"), redisURL: s.getenv("REDIS_URL"), checkout: s.checkout}
 	var missing []string
 	if v.databaseURL == "" {
 		missing = append(missing, "postgresql")
@@ -85,11 +85,6 @@ func (v *servers) startPrivate(ctx context.Context) error {
 			return err
 		}
 		v.databaseURL = v.postgres.URL(database)
-		if bin, err := testserver.PostgresBin(ctx); err == nil {
-			if _, err := exec.LookPath("psql"); err != nil {
-				v.psql = filepath.Join(bin, "psql")
-			}
-		}
 	}
 	if v.redisURL == "" {
 		dir := filepath.Join(v.checkout.data, "redis")
@@ -139,7 +134,6 @@ func (v *servers) startCompose(ctx context.Context, s *session) error {
 			return err
 		}
 		v.databaseURL = fmt.Sprintf("postgres://mythic:mythic@%s/mythic?sslmode=disable", address)
-		v.psql = "docker compose exec postgres psql"
 	}
 	if v.redisURL == "" {
 		address, err := v.published(ctx, "redis", "6379")
@@ -160,6 +154,22 @@ func (v *servers) published(ctx context.Context, service, port string) (string, 
 		return "", fmt.Errorf("docker compose port %s: %w", service, err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// psql is the command line that speaks to PostgreSQL.
+func (v *servers) psql() string {
+	if slices.Contains(v.compose, "postgres") {
+		return "docker compose exec -T postgres psql -U mythic -d mythic"
+	}
+	return "psql '" + v.databaseURL + "'"
+}
+
+// redisCLI is the command line that speaks to Redis.
+func (v *servers) redisCLI() string {
+	if slices.Contains(v.compose, "redis") {
+		return "docker compose exec -T redis redis-cli"
+	}
+	return "redis-cli -u '" + v.redisURL + "'"
 }
 
 // gone tells of a server of ours that ended by itself.
