@@ -1,0 +1,178 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"mythiccache/cache"
+	"mythiccache/cache/version"
+	"mythiccache/cache/view"
+)
+
+// errStore is wrapped by what Redis, not PostgreSQL, failed at.
+var errStore = errors.New("the store failed")
+
+// FillerOptions are the choices of a Filler. The zero value is usable.
+type FillerOptions struct {
+	Lease   time.Duration // renewed while a load goes on, so it bounds how long a dead holder is in the way; 3 s
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer // nil: none
+}
+
+// FillOptions say what a fill is good for.
+type FillOptions struct {
+	MinXid  *cache.MinXid   // an entry that has not seen this transaction will not do
+	AtLeast version.Version // an entry that has seen this much will do, however old it is
+}
+
+// Filler makes entries out of what the Loader reads. It is safe for concurrent
+// use; the lease collapses fills of one key across all processes.
+type Filler struct {
+	store  *cache.Store
+	loader *Loader
+	lease  time.Duration
+	log    zerolog.Logger
+	fills  *prometheus.CounterVec
+}
+
+// NewFiller makes a filler that loads with loader into store. The store's
+// FenceTTL must exceed the loader's deadline and the lease together.
+func NewFiller(store *cache.Store, loader *Loader, o FillerOptions) (*Filler, error) {
+	if o.Lease == 0 {
+		o.Lease = 3 * time.Second
+	}
+	if o.Lease < 10*time.Millisecond {
+		return nil, fmt.Errorf("a lease of %s cannot be renewed in time", o.Lease)
+	}
+	fills := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mythic_cache_fills_total",
+		Help: "Fills by view and how they ended.",
+	}, []string{"view", "outcome"})
+	if err := register(o.Metrics, fills); err != nil {
+		return nil, err
+	}
+	return &Filler{store: store, loader: loader, lease: o.Lease, log: o.Log, fills: fills}, nil
+}
+
+// Fill makes sure that there is an entry that will do, loading it where there is
+// none. It returns nil when there is one and whoever waits has been told.
+// cache.ErrLeased says that somebody else is at it, whose snapshot may be older
+// than what the caller knows; cache.ErrRefused that the key changed meanwhile.
+// Both leave it to the caller whether anybody still needs the entry. Failed loads
+// are announced, with outcomeOf their error as the reason, and returned.
+func (f *Filler) Fill(ctx context.Context, v *view.View, key string, o FillOptions) error {
+	outcome, err := f.fill(ctx, v, key, o)
+	f.fills.WithLabelValues(v.Name, outcome).Inc()
+	return err
+}
+
+func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptions) (outcome string, err error) {
+	// Not a Read: that counts what readers find.
+	found, err := f.store.Inspect(ctx, v, key)
+	if err != nil {
+		return "redis", fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err)
+	}
+	if o.accept(found) {
+		err := f.announce(ctx, found, o)
+		if !errors.Is(err, cache.ErrRefused) {
+			return "present", err
+		}
+		// It is gone again, so it has to be loaded after all.
+	}
+	// Before the snapshot: of a change that is applied between the two the lease
+	// knows, so a value that has not seen it cannot be put.
+	lease, err := f.store.Lease(ctx, v, key, f.lease)
+	if errors.Is(err, cache.ErrLeased) {
+		return "leased", fmt.Errorf("fill %s: %w", v.Name, err)
+	}
+	if err != nil {
+		return "redis", fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err)
+	}
+	stop := f.hold(ctx, lease)
+	loaded, err := f.loader.Load(ctx, v, key)
+	stop()
+	if err != nil {
+		return outcomeOf(err), errors.Join(err, f.giveUp(ctx, lease, outcomeOf(err)))
+	}
+	_, err = f.store.Put(ctx, lease, cache.Fill{
+		Negative: !loaded.Found, Owner: loaded.Owner, Owned: loaded.Owned,
+		Version: loaded.Version, Snapshot: loaded.Snapshot, Body: loaded.Body, LoadTook: loaded.Took,
+	})
+	switch {
+	case errors.Is(err, cache.ErrRefused):
+		return "refused", fmt.Errorf("fill %s: %w", v.Name, err)
+	case err != nil:
+		return "redis", errors.Join(fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err), f.giveUp(ctx, lease, "redis"))
+	}
+	return "filled", nil
+}
+
+// accept reports whether what is there needs no fill: it is fresh and has seen
+// the transaction or, for a change of rows, it has seen that change.
+func (o FillOptions) accept(found cache.Inspection) bool {
+	seen := found.Entry.Snapshot
+	switch {
+	case found.Status == cache.Miss:
+		return false
+	case o.MinXid != nil && (!seen.Sees(o.MinXid.Xid) || o.MinXid.Epoch != 0 && o.MinXid.Epoch != seen.Epoch):
+		return false
+	case !o.AtLeast.IsZero():
+		return found.Entry.Version.Compare(o.AtLeast) >= 0
+	}
+	return found.Status == cache.Hit
+}
+
+// announce tells those who just asked of an entry that was there already. After
+// a change of rows nobody has asked.
+func (f *Filler) announce(ctx context.Context, found cache.Inspection, o FillOptions) error {
+	if !o.AtLeast.IsZero() {
+		return nil
+	}
+	if err := f.store.Announce(ctx, found.Entry); err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	return nil
+}
+
+// hold renews a lease until the stop that it returns, which waits for the last
+// renewal. A lease that is lost is not renewed: the put finds out, and what was
+// loaded still answers those who asked before the lease was taken.
+func (f *Filler) hold(ctx context.Context, lease cache.Lease) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(f.lease / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if _, err := f.store.Renew(ctx, lease, f.lease); errors.Is(err, cache.ErrLost) {
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// giveUp returns a lease after a failed load, also when the caller's context has
+// ended: otherwise the key could not be filled until the lease runs out.
+func (f *Filler) giveUp(ctx context.Context, lease cache.Lease, reason string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := f.store.Abandon(ctx, lease, reason); err != nil && !errors.Is(err, cache.ErrLost) {
+		return fmt.Errorf("give the lease back: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package consumers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/rs/zerolog"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+	"mythiccache/producers/event"
+	"mythiccache/producers/stream"
+)
+
+// Reasons of a fill that does not happen because of the transaction that it was
+// to have seen. They concern nobody but whoever asked for that transaction.
+const (
+	ReasonXidOpen    = "xid in progress"
+	ReasonXidUnknown = "xid unknown" // never handed out, or of another epoch
+)
+
+// nobodyWaits is the age at which a request for a fill is given up when its load
+// has to wait: its reader has had an answer and asks again when it needs to.
+const nobodyWaits = time.Minute
+
+// FillsOptions are the choices of Fills. The zero value is usable.
+type FillsOptions struct {
+	Concurrency int // loads at a time in one batch; 8
+	Log         zerolog.Logger
+}
+
+// Fills serves readers who missed. Handle is the handler of group "precompute"
+// for topic "fill".
+type Fills struct {
+	store  *cache.Store
+	filler *Filler
+	judge  *judge
+	views  *view.Set
+	o      FillsOptions
+}
+
+// NewFills makes the handler of requests for fills.
+func NewFills(store *cache.Store, filler *Filler, views *view.Set, o FillsOptions) *Fills {
+	if o.Concurrency <= 0 {
+		o.Concurrency = 8
+	}
+	return &Fills{store: store, filler: filler, judge: &judge{loader: filler.loader}, views: views, o: o}
+}
+
+// request is one key that readers wait for, and what it must have seen.
+type request struct {
+	view   *view.View
+	key    string
+	minXid *cache.MinXid
+	asked  time.Time // the youngest
+	places []int
+}
+
+// Handle works through a batch, each key (and transaction asked for) once. A
+// request whose load fails is announced as failed and done: its reader asks
+// again. While a server is away it is kept, for as long as somebody may wait.
+func (f *Fills) Handle(ctx context.Context, messages []*message.Message) []error {
+	b := newBatch(messages)
+	var order []*request
+	known := make(map[string]*request)
+	b.events(func(place int, e event.Event) {
+		asked, err := f.requestOf(e)
+		if err != nil {
+			b.fail(err, place)
+			return
+		}
+		id := view.JoinKey(asked.view.Name, asked.key, string(e.Data))
+		if known[id] == nil {
+			known[id] = asked
+			order = append(order, asked)
+		}
+		r := known[id]
+		r.places = append(r.places, place)
+		if e.Time.After(r.asked) {
+			r.asked = e.Time
+		}
+	})
+	errs := together(ctx, f.o.Concurrency, order, f.serve)
+	for n, r := range order {
+		b.fail(errs[n], r.places...)
+	}
+	return b.result()
+}
+
+// requestOf reads what is asked for.
+func (f *Fills) requestOf(e event.Event) (*request, error) {
+	if e.Type != event.FillRequested {
+		return nil, fmt.Errorf("%w: %s is no request for a fill", stream.ErrReject, e.Type)
+	}
+	v, ok := f.views.Lookup(e.View)
+	if !ok {
+		return nil, fmt.Errorf("%w: no view %s", stream.ErrReject, e.View)
+	}
+	if v.Model {
+		return nil, fmt.Errorf("%w: %s is answered by a model; ask with %s", stream.ErrReject, e.View, event.AIRequested)
+	}
+	minXid, err := minXidOf(e.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", stream.ErrReject, err)
+	}
+	return &request{view: v, key: e.Subject, minXid: minXid}, nil
+}
+
+// minXidOf reads {"min_xid":"123","epoch":"5"}, which may be absent in part or
+// whole. Numbers travel as text, since JSON's end at 2^53 for many readers.
+func minXidOf(data json.RawMessage) (*cache.MinXid, error) {
+	var asked struct {
+		MinXid string `json:"min_xid"`
+		Epoch  string `json:"epoch"`
+	}
+	if len(data) == 0 {
+		return nil, nil //nolint:nilnil // no transaction was asked for
+	}
+	if err := json.Unmarshal(data, &asked); err != nil {
+		return nil, fmt.Errorf("data of a request for a fill: %w", err)
+	}
+	if asked.MinXid == "" {
+		return nil, nil //nolint:nilnil // no transaction was asked for
+	}
+	var m cache.MinXid
+	var err error
+	if m.Xid, err = strconv.ParseUint(asked.MinXid, 10, 64); err != nil || m.Xid == 0 {
+		return nil, fmt.Errorf("min_xid %q is no transaction id", asked.MinXid)
+	}
+	if asked.Epoch == "" {
+		return &m, nil
+	}
+	if m.Epoch, err = strconv.ParseUint(asked.Epoch, 10, 64); err != nil {
+		return nil, fmt.Errorf("epoch %q is no number", asked.Epoch)
+	}
+	return &m, nil
+}
+
+// serve fills one key. That somebody else is at it, or that the key changed
+// meanwhile, is an answer: the announcement tells whom it serves, and whoever is
+// left asks again.
+func (f *Fills) serve(ctx context.Context, r *request) error {
+	reason, err := f.judge.judge(ctx, r.minXid)
+	if err == nil && reason != "" {
+		return paused(f.store.AnnounceFailure(ctx, r.view.Name, r.key, r.minXid, reason))
+	}
+	if err != nil {
+		if told := f.store.AnnounceFailure(ctx, r.view.Name, r.key, r.minXid, outcomeOf(err)); told != nil {
+			f.o.Log.Debug().Err(told).Msg("failure not announced")
+		}
+	} else {
+		err = f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid})
+	}
+	if err == nil || errors.Is(err, cache.ErrLeased) || errors.Is(err, cache.ErrRefused) {
+		return nil
+	}
+	err = loadFailure(err)
+	if errors.Is(err, stream.ErrPause) && time.Since(r.asked) < nobodyWaits {
+		return err
+	}
+	f.o.Log.Debug().Err(err).Str("view", r.view.Name).Msg("fill given up")
+	return nil
+}

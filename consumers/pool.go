@@ -1,0 +1,29 @@
+package consumers
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// NewPool makes the pool that the package's components share. PostgreSQL need
+// not be up: each use connects as it can. The settings that loads depend on are
+// not the pool's (see Loader), so that the URL may name a pgbouncer.
+func NewPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	if maxConns > 0 {
+		config.MaxConns = int32(min(maxConns, 1000))
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "mythic-cache"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("make the connection pool: %w", err)
+	}
+	return pool, nil
+}
