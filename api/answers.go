@@ -152,6 +152,8 @@ func (d *answerDesk) unanswered(x *exchange, key string, err error) error {
 		return d.pending(x, key)
 	case errors.As(err, &failed):
 		if reason, refused := strings.CutPrefix(failed.reason, cache.AnswerRefused); refused {
+			x.markMiss()
+			x.Header().Del("Content-Location")
 			return refusal(reason)
 		}
 		return d.pending(x, key) // the worker tries again
@@ -166,13 +168,19 @@ func (d *answerDesk) pending(x *exchange, key string) error {
 	h.Del("Content-Location")
 	h.Set("Location", d.base+"/"+key)
 	h.Set("Retry-After", "1")
-	h["Vary"] = x.server.fixed.vary
-	h["X-Cache"] = x.server.fixed.marks(markMiss)
-	h["Cache-Status"] = []string{source{fwd: "miss"}.cacheStatus(false, 0)}
+	x.markMiss()
 	return x.json(http.StatusAccepted, struct {
 		Key    string `json:"key"`
 		Status string `json:"status"`
 	}{key, "pending"})
+}
+
+// markMiss says that the cache has no answer.
+func (x *exchange) markMiss() {
+	h := x.Header()
+	h["Vary"] = x.server.fixed.vary
+	h["X-Cache"] = x.server.fixed.marks(markMiss)
+	h["Cache-Status"] = []string{source{fwd: "miss"}.cacheStatus(false, 0)}
 }
 
 // refusal is the problem of a question that the model does not answer. The

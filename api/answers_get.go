@@ -20,6 +20,7 @@ func (d *answerDesk) get(x *exchange) error {
 	}
 	key := x.request.PathValue(d.view.HTTP.Key)
 	if !cache.IsAnswerKey(key) {
+		x.markMiss()
 		return notFound()
 	}
 	result, err := x.read(d.view, key, nil)
@@ -39,8 +40,10 @@ func (d *answerDesk) get(x *exchange) error {
 	case err != nil:
 		return x.cacheAway(err)
 	case asked.Refused != "":
+		x.markMiss()
 		return refusal(asked.Refused)
 	case !asked.Pending:
+		x.markMiss()
 		return notFound()
 	case prefer.wait == 0:
 		return d.pending(x, key)
