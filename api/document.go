@@ -46,6 +46,7 @@ func (s *Server) describe(routes []route) ([]byte, error) {
 			info["version"] = "0.0.0"
 		}
 	}
+	describeProblems(document)
 	schemas, err := knownSchemas()
 	if err != nil {
 		return nil, err
@@ -70,6 +71,16 @@ func (s *Server) describe(routes []route) ([]byte, error) {
 		return nil, fmt.Errorf("write the OpenAPI document: %w", err)
 	}
 	return text, nil
+}
+
+// describeProblems adds status and title to what document.json says of each kind.
+func describeProblems(document map[string]any) {
+	list, _ := document["x-problems"].([]any)
+	for _, item := range list {
+		about, _ := item.(map[string]any)
+		name, _ := about["kind"].(string)
+		about["status"], about["title"] = kind(name).about()
+	}
 }
 
 // readOperation reads one file of the document.
