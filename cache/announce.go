@@ -74,7 +74,7 @@ func (s *Store) Announce(ctx context.Context, e Entry) error {
 	if viewErr != nil {
 		return fmt.Errorf("announce %s: %w", e.View, viewErr)
 	}
-	if err != nil || h.state == stateFence || h.version != e.Version || !known || e.Version.Compare(whole.fence) < 0 {
+	if err != nil || h.state == stateFence || h.version != e.Version || !h.saved.Equal(e.Saved) || !known || e.Version.Compare(whole.fence) < 0 {
 		return fmt.Errorf("announce %s: %w: it has changed since", e.View, ErrRefused)
 	}
 	s.announce(ctx, Filled{Entry: e, Outcome: Accepted, At: clock.Val()})

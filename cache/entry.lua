@@ -1,2 +1,62 @@
-#!lua
-return 0
+-- What the scripts know of an entry. This text stands before each of them.
+-- The layout is that of header.go; offsets count from 0, as GETRANGE's do.
+
+local SCHEMA = '1'
+local WIDTH = 72
+local LEASE = 38 -- token of 8 bytes, deadline of 6
+local NO_LEASE = string.rep('\0', 14)
+local NO_VALUE = string.rep('\0', 20) -- saved, fresh until, cost, run
+local NO_VERSION = '0000000000000000000000000000ffffffff'
+
+-- The time in microseconds: below 2^53, so a Lua number holds it exactly.
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- The header of an entry, or nil where there is none that this schema knows.
+local function head_of(key)
+  local head = redis.pcall('GETRANGE', key, 0, WIDTH - 1)
+  if type(head) == 'string' and #head == WIDTH and string.sub(head, 1, 1) == SCHEMA then
+    return head
+  end
+  return nil
+end
+
+local function state_of(head) return string.sub(head, 2, 2) end
+local function version_of(head) return string.sub(head, 3, 38) end
+local function token_of(head) return string.sub(head, 39, 46) end
+local function lease_of(head) return string.sub(head, 39, 52) end
+local function deadline_of(head) return (struct.unpack('>I6', head, 47)) end
+
+local function lease(token, deadline) return token .. struct.pack('>I6', deadline) end
+
+-- An entry without a value.
+local function fence(version, lease)
+  return SCHEMA .. 'f' .. version .. lease .. NO_VALUE
+end
+
+-- Whether version a is newer than b. Not by < on the strings: Lua compares by
+-- the server's locale, and there are some in which ff or aa is one letter. Twelve
+-- digits at a time fit a number exactly. What is no digit is older than all.
+local function newer(a, b)
+  for i = 1, 36, 12 do
+    local x = tonumber(string.sub(a, i, i + 11), 16) or -1
+    local y = tonumber(string.sub(b, i, i + 11), 16) or -1
+    if x ~= y then
+      return x > y
+    end
+  end
+  return false
+end
+
+-- Lets a key live for at least so many milliseconds more.
+local function outlive(key, ms)
+  if redis.call('PTTL', key) < ms then
+    redis.call('PEXPIRE', key, ms)
+  end
+end

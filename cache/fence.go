@@ -71,43 +71,58 @@ func (s *Store) Fence(ctx context.Context, v *view.View, at version.Version) err
 		// The microsecond puts the fence above a lease taken at this very moment.
 		at = version.At(now.Add(time.Microsecond))
 	}
-	return s.fence(ctx, []*view.View{v}, at, fenceRaise)
+	return s.fence(ctx, []fencing{{v, at, fenceRaise}})
 }
 
 // FenceAll invalidates every entry older than at of all views that are loaded
 // from PostgreSQL, and makes the keys of views that lack theirs.
 func (s *Store) FenceAll(ctx context.Context, views []*view.View, at version.Version) error {
-	return s.fence(ctx, views, at, fenceRaise)
+	return s.fence(ctx, fencings(views, at, fenceRaise))
 }
 
 // EnsureViews makes the keys of views that lack theirs, fenced at the version,
 // and leaves the others as they are. A model's view is fenced at zero.
 func (s *Store) EnsureViews(ctx context.Context, views []*view.View, at version.Version) error {
-	return s.fence(ctx, views, at, fenceCreate)
+	return s.fence(ctx, fencings(views, at, fenceCreate))
 }
 
-// fence runs fence.lua for each view, in one round trip. Where several views are
-// meant, those of models are only made, since their versions are times.
-func (s *Store) fence(ctx context.Context, views []*view.View, at version.Version, mode string) error {
-	if len(views) == 0 {
+// fencing is one run of fence.lua.
+type fencing struct {
+	view *view.View
+	at   version.Version
+	mode string
+}
+
+// fencings are those of many views. A model's view is only made where it lacks
+// its key, since a snapshot's version says nothing about its entries.
+func fencings(views []*view.View, at version.Version, mode string) []fencing {
+	all := make([]fencing, len(views))
+	for i, v := range views {
+		all[i] = fencing{v, at, mode}
+		if v.Model {
+			all[i] = fencing{v, version.Version{}, fenceCreate}
+		}
+	}
+	return all
+}
+
+// fence runs fence.lua for each view, in one round trip.
+func (s *Store) fence(ctx context.Context, all []fencing) error {
+	if len(all) == 0 {
 		return nil
 	}
-	replies := make([]*redis.Cmd, len(views))
+	replies := make([]*redis.Cmd, len(all))
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
-		for i, v := range views {
-			at, mode := at, mode
-			if v.Model && at.Epoch() != 0 {
-				at, mode = version.Version{}, fenceCreate
-			}
-			replies[i] = call(ctx, p, &s.scripts.fence, []string{s.keys.view(v.Name)}, at.String(), mode)
+		for i, f := range all {
+			replies[i] = call(ctx, p, &s.scripts.fence, []string{s.keys.view(f.view.Name)}, f.at.String(), f.mode)
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("fence views: %w", err)
 	}
-	for i, v := range views {
+	for i, f := range all {
 		if changed, _ := replies[i].Int(); changed == 1 {
-			s.log.Info().Str("view", v.Name).Stringer("version", at).Msg("view fenced")
+			s.log.Info().Str("view", f.view.Name).Stringer("version", f.at).Msg("view fenced")
 		}
 	}
 	return nil

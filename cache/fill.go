@@ -186,7 +186,7 @@ func (l Lease) entry(f Fill) (Entry, time.Duration, error) {
 	e := Entry{
 		View: l.View.Name, Key: l.Key, Negative: f.Negative, Owner: f.Owner, Owned: f.Owned,
 		Version: f.Version, Snapshot: f.Snapshot, Body: f.Body,
-		Saved: saved, FreshUntil: saved.Add(ttl), LoadTook: f.LoadTook,
+		Saved: saved, FreshUntil: saved.Add(ttl).Truncate(time.Millisecond), LoadTook: f.LoadTook,
 	}
 	if e.Negative {
 		e.Body = nil
