@@ -1,0 +1,176 @@
+package stream_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"mythiccache/producers/stream"
+)
+
+// A deploy, which replaces four workers one after the other under load, loses
+// nothing and redelivers nothing.
+func TestRollingRestartRedeliversNothing(t *testing.T) {
+	w, l := newWorld(t), newLedger()
+	const events = 4000
+	o := stream.ConsumerOptions{BatchSize: 10, Concurrency: 2, ClaimAfter: 3 * time.Second}
+	worker := func(name string) *running {
+		o.Name = name
+		return w.consume(o, func(ctx context.Context, batch []*message.Message) []error {
+			time.Sleep(time.Millisecond) // the work
+			return l.handle(ctx, batch)
+		})
+	}
+	workers := make([]*running, 4)
+	for i := range workers {
+		workers[i] = worker(fmt.Sprintf("old-%d", i))
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		p := w.publisher(stream.PublisherOptions{})
+		all := changed("books", events)
+		for i := 0; i < events; i += 20 {
+			if _, err := p.Append(w.Context(), all[i:i+20]...); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for i := range workers {
+		w.await(l, events/8*(i+1))
+		workers[i].stop()
+		workers[i] = worker(fmt.Sprintf("new-%d", i))
+	}
+	<-written
+	w.await(l, events)
+	w.settled("g", "books")
+	for _, r := range workers {
+		r.stop()
+	}
+	if got, repeats := l.repeats(); got != events || repeats != 0 {
+		t.Errorf("%d events and %d repeats; want %d and 0", got, repeats, events)
+	}
+	consumers := w.client.XInfoConsumers(t.Context(), w.keys.Topic("books"), "g").Val()
+	for _, c := range consumers {
+		if c.Pending > 0 || c.Name[:3] == "new" {
+			t.Errorf("consumer %+v is left behind", c)
+		}
+	}
+}
+
+func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
+	w, l := newWorld(t), newLedger()
+	w.append(changed("books", 30)...)
+	begun, end := make(chan struct{}, 1), make(chan struct{})
+	r := w.consume(stream.ConsumerOptions{Name: "me", BatchSize: 10, Concurrency: 1, ClaimAfter: never},
+		func(ctx context.Context, batch []*message.Message) []error {
+			begun <- struct{}{}
+			<-end
+			if ctx.Err() != nil {
+				t.Error("the handler's context ended with Run's")
+			}
+			return l.handle(ctx, batch)
+		})
+	within(t, "the handler", begun)
+	r.cancel()
+	select {
+	case <-r.done:
+		t.Error("Run returned before its handler")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(end)
+	within(t, "the end of Run", r.done)
+	if events, _ := l.repeats(); events != 10 {
+		t.Errorf("%d events handled; want the 10 that were in flight", events)
+	}
+	states, err := stream.Groups(t.Context(), w.client, w.keys, []string{"books"})
+	if err != nil || states[0].Pending+states[0].Lag != 20 {
+		t.Errorf("Groups = %+v, %v; want 20 events left", states, err)
+	}
+	w.consume(stream.ConsumerOptions{Name: "other", ClaimAfter: time.Second}, func(ctx context.Context, batch []*message.Message) []error {
+		for _, m := range batch {
+			if entry, _ := stream.EntryOf(m); entry.Deliveries != 1 {
+				t.Errorf("%s says that it was delivered before", m.UUID)
+			}
+		}
+		return l.handle(ctx, batch)
+	})
+	w.await(l, 30)
+	w.settled("g", "books")
+	if _, repeats := l.repeats(); repeats != 0 {
+		t.Errorf("%d repeats", repeats)
+	}
+}
+
+// A handler that does not come to an end is told to after Grace; its events come
+// again and the delivery does not count.
+func TestGraceEnds(t *testing.T) {
+	w, l := newWorld(t), newLedger()
+	w.append(changed("books", 3)...)
+	begun := make(chan struct{}, 1)
+	r := w.consume(stream.ConsumerOptions{Grace: 20 * time.Millisecond}, func(ctx context.Context, batch []*message.Message) []error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		errs := make([]error, len(batch))
+		for i := range errs {
+			errs[i] = fmt.Errorf("load: %w", ctx.Err())
+		}
+		return errs
+	})
+	within(t, "the handler", begun)
+	r.stop()
+	w.consume(stream.ConsumerOptions{MaxDeliveries: 1, ClaimAfter: 100 * time.Millisecond}, l.handle)
+	w.await(l, 3)
+	w.settled("g", "books")
+	w.dead(0)
+}
+
+// An idle consumer waits in a read of seconds; shutdown does not wait for it.
+func TestIdleConsumerStopsAtOnce(t *testing.T) {
+	w, l := newWorld(t), newLedger()
+	r := w.consume(stream.ConsumerOptions{}, l.handle)
+	w.ready(r)
+	w.append(changed("books", 1)...)
+	w.settled("g", "books")
+	begun := time.Now()
+	r.stop()
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("stopping took %s", took)
+	}
+	if r.Ready() == nil {
+		t.Error("ready after the end")
+	}
+}
+
+// A parked event is due again when whoever took it is gone.
+func TestParkedEventOfTheDeadComesBack(t *testing.T) {
+	w, l := newWorld(t, "--appendfsync", "always"), newLedger()
+	w.append(changed("books", 1)...)
+	var failed atomic.Bool
+	r := w.consume(stream.ConsumerOptions{Backoff: time.Millisecond, Grace: time.Millisecond, ClaimAfter: 100 * time.Millisecond},
+		func(ctx context.Context, batch []*message.Message) []error {
+			if failed.CompareAndSwap(false, true) {
+				return []error{errFails}
+			}
+			w.server.Kill() // so that nothing of this delivery is settled
+			return []error{errFails}
+		})
+	within(t, "the end of Redis", w.server.Gone())
+	r.cancel()
+	within(t, "the end of Run", r.done)
+	if err := w.server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.consume(stream.ConsumerOptions{ClaimAfter: 100 * time.Millisecond}, func(ctx context.Context, batch []*message.Message) []error {
+		if entry, _ := stream.EntryOf(batch[0]); entry.Deliveries != 3 {
+			t.Errorf("delivery %d; want the third", entry.Deliveries)
+		}
+		return l.handle(ctx, batch)
+	})
+	w.await(l, 1)
+	w.settled("g", "books")
+}
