@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,6 +99,7 @@ func (s *Store) Reports(ctx context.Context) ([]Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read reports: %w", err)
 	}
+	slices.Sort(instances)
 	if len(instances) == 0 {
 		return nil, nil
 	}
