@@ -196,7 +196,7 @@ func TestProxiesRouteWhatTheWorkerServes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range []string{"status", "/books/my", "ai/answers", "v1"} {
+		for _, path := range []string{"status", "/books/my", "ai/answers", "v1", "X-User-Id"} {
 			if !strings.Contains(string(text), path) {
 				t.Errorf("%s does not route %s", file, path)
 			}

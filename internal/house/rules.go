@@ -9,7 +9,7 @@ const (
 	postgres   = "github.com/jackc/pgx/v5"
 	watermill  = "github.com/ThreeDotsLabs/watermill"
 	streams    = "github.com/ThreeDotsLabs/watermill-redisstream"
-	yaml       = "github.com/goccy/go-yaml"
+	yamlCodec  = "github.com/goccy/go-yaml"
 	goose      = "github.com/pressly/goose/v3"
 	model      = "github.com/openai/openai-go/v3"
 	jcs        = "github.com/gowebpki/jcs"
@@ -60,7 +60,7 @@ var rules = []rule{
 		never: []string{"producers", "consumers", "api", "migrations", "cmd", "internal", redis, postgres, watermill, "net/http"},
 	},
 	{
-		pkg: "cache/view", may: []string{yaml},
+		pkg: "cache/view", may: []string{yamlCodec},
 		never: []string{"cache$", "producers", "consumers", "api", "migrations", "cmd", "internal", redis, postgres, watermill, "net/http"},
 	},
 	{
