@@ -42,7 +42,8 @@ func start(t *testing.T) *system {
 		"HTTP_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=info", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
 
 	binary := filepath.Join(t.TempDir(), "mythic-cache")
-	runToEnd(t, nil, "go", "build", "-o", binary, "mythiccache/cmd/mythic-cache")
+	// With the flags of `make build`, whose packages are then compiled already.
+	runToEnd(t, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-o", binary, "mythiccache/cmd/mythic-cache")
 	runToEnd(t, environ, binary, "demo", "load")
 	runToEnd(t, environ, binary, "migrate", "up")
 	s.worker = "http://" + startProgram(t, environ, regexp.MustCompile(`"addr":"([^"]+)"`), binary, "run")

@@ -12,8 +12,8 @@ type environment map[string]string
 
 // environment fills in what is not set. Secrets are made anew for each run: what
 // is printed is worth nothing tomorrow.
-func (s *session) environment(v *servers) environment {
-	e := environment{"DATABASE_URL": v.databaseURL, "REDIS_URL": v.redisURL}
+func (s *session) environment(v *servers, address string) environment {
+	e := environment{"DATABASE_URL": v.databaseURL, "REDIS_URL": v.redisURL, "HTTP_ADDR": address}
 	for _, name := range []string{"AUTH_JWT_SECRET", "ADMIN_TOKEN", "EVENTS_TOKEN"} {
 		e[name] = cmp.Or(s.getenv(name), rand.Text()+rand.Text())
 	}

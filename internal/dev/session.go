@@ -41,7 +41,7 @@ func (s *session) run(ctx context.Context) error {
 		v.stop(context.WithoutCancel(ctx))
 		s.sayf("all is stopped; the data stays in .local")
 	}()
-	e := s.environment(v)
+	e := s.environment(v, address)
 	for _, step := range []string{"migrate up", "demo load"} {
 		s.sayf("mythic-cache %s", step)
 		if err := s.worker(ctx, e, strings.Fields(step)...).Run(); err != nil {
