@@ -42,14 +42,12 @@ type Finding struct {
 	Truth   version.Version `json:"-"` // what it was compared with
 }
 
-// Audit is the outcome of Verify. Gone counts entries that ended before they
-// could be compared.
+// Audit is the outcome of Verify.
 type Audit struct {
 	Checked  int       `json:"checked"`
 	Fresh    int       `json:"fresh"`
 	Behind   int       `json:"behind"`
 	Wrong    int       `json:"wrong"`
-	Gone     int       `json:"gone"`
 	Findings []Finding `json:"findings,omitempty"`
 }
 
@@ -90,7 +88,6 @@ func (a *Audit) add(f Finding) {
 	case Wrong:
 		a.Wrong++
 	default:
-		a.Gone++
 		return
 	}
 	a.Checked++
@@ -149,8 +146,8 @@ func verifyKey(ctx context.Context, store *cache.Store, loader *Loader, v *view.
 		f.Verdict = Fresh
 		return f, nil
 	}
+	f.Verdict = Behind
 	if coming || truth.Version.Epoch() != f.Entry.Epoch() {
-		f.Verdict = Behind
 		return f, nil
 	}
 	// The truth was read after the entry, which may have been replaced between.

@@ -1,0 +1,150 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"mythiccache/cache"
+	"mythiccache/internal/testserver"
+)
+
+func TestFillServesAndIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	heard := w.waiter("thing", "a")
+	w.fill("thing", "a")
+	w.wants("thing", "a", `{"n" : 1}`)
+	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n" : 1}` {
+		t.Errorf("announced: %+v", f)
+	}
+	w.fill("thing", "a")
+	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n" : 1}` {
+		t.Errorf("announced of what was there: %+v", f)
+	}
+	w.fill("thing", "b")
+	w.wants("thing", "b", "absent")
+	if n := w.loads(); n != 2 {
+		t.Errorf("%d loads for two keys", n)
+	}
+	counts := w.store.Counts()["thing"]
+	if counts.Hits != 2 || counts.Misses != 0 {
+		t.Errorf("fills count as what readers find: %+v", counts)
+	}
+}
+
+// The race of doc.go: the row changes while its fill loads.
+func TestFillLosesAgainstAChangeThatItHasNotSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	heard := w.waiter("slow", "a")
+	release := w.blockLoads()
+	filled := make(chan error)
+	go func() { filled <- w.filler.Fill(w.ctx, w.view("slow"), "a", FillOptions{}) }()
+	w.loading()
+	at := w.set("a", 2)
+	if _, err := w.store.Invalidate(w.ctx, []cache.Change{{View: w.view("slow"), Key: "a", Version: at}}); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := <-filled; !errors.Is(err, cache.ErrRefused) {
+		t.Errorf("the fill that read the old row ended with %v", err)
+	}
+	w.wants("slow", "a", "")
+	if f := <-heard; f.Outcome != cache.Refused {
+		t.Errorf("announced: %+v", f)
+	}
+	w.fill("slow", "a")
+	w.wants("slow", "a", `{"n" : 2, "w" : ""}`)
+}
+
+func TestManyFillsMakeOneLoad(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	release := w.blockLoads()
+	var group sync.WaitGroup
+	errs := make(chan error, 50)
+	for range cap(errs) {
+		group.Go(func() { errs <- w.filler.Fill(w.ctx, w.view("slow"), "a", FillOptions{}) })
+	}
+	w.loading()
+	for range cap(errs) - 1 {
+		if err := <-errs; !errors.Is(err, cache.ErrLeased) {
+			t.Errorf("a fill beside the first one: %v", err)
+		}
+	}
+	release()
+	group.Wait()
+	if err := <-errs; err != nil {
+		t.Errorf("the first fill: %v", err)
+	}
+	if n := w.loads(); n != 1 {
+		t.Errorf("%d loads", n)
+	}
+}
+
+// The lease of the world is 300 ms long, the load four times as long.
+func TestLongLoadsKeepTheirLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, `
+views:
+  long: {key: [id], load: "SELECT to_json(pg_sleep(1.2)::text || $1)"}
+`)
+	if err := w.filler.Fill(w.ctx, w.view("long"), "a", FillOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.wants("long", "a", `"a"`)
+}
+
+func TestDeadHolderIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	if _, err := w.store.Lease(w.ctx, w.view("thing"), "a", 200*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.filler.Fill(w.ctx, w.view("thing"), "a", FillOptions{}); !errors.Is(err, cache.ErrLeased) {
+		t.Fatalf("fill beside another's lease: %v", err)
+	}
+	testserver.Eventually(t, "fill after the lease", func() error {
+		return w.filler.Fill(w.ctx, w.view("thing"), "a", FillOptions{})
+	})
+}
+
+func TestFailedFillIsAnnouncedAndGivesItsLeaseBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	heard := w.waiter("thing", "a")
+	w.exec("ALTER TABLE things RENAME n TO m")
+	if err := w.filler.Fill(w.ctx, w.view("thing"), "a", FillOptions{}); sqlState(err) != "42703" {
+		t.Errorf("fill from a column that is not there: %v", err)
+	}
+	if f := <-heard; f.Outcome != cache.Failed || f.Reason != "failed" {
+		t.Errorf("announced: %+v", f)
+	}
+	w.exec("ALTER TABLE things RENAME m TO n")
+	w.fill("thing", "a")
+}
+
+func TestFillThatIsCutShortGivesItsLeaseBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	release := w.blockLoads()
+	ctx, cancel := context.WithCancel(w.ctx)
+	filled := make(chan error)
+	go func() { filled <- w.filler.Fill(ctx, w.view("slow"), "a", FillOptions{}) }()
+	w.loading()
+	cancel()
+	if err := <-filled; !errors.Is(err, context.Canceled) {
+		t.Errorf("the fill that was cut short: %v", err)
+	}
+	release()
+	w.fill("slow", "a")
+}

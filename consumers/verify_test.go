@@ -1,0 +1,90 @@
+package consumers
+
+import (
+	"strconv"
+	"testing"
+)
+
+func (w *world) verify(o VerifyOptions) Audit {
+	w.Helper()
+	audit, err := Verify(w.ctx, w.store, w.loader, w.views, o)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return audit
+}
+
+func TestVerifyTellsBehindFromWrong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	for _, id := range []string{"same", "gone", "born", "late", "remapped", "wrong*[a]"} {
+		if id != "born" {
+			w.set(id, 1)
+		}
+		w.fill("thing", id)
+	}
+	if audit := w.verify(VerifyOptions{}); audit.Checked != 6 || audit.Fresh != 6 {
+		t.Fatalf("of fresh entries: %+v", audit)
+	}
+	// No triggers are installed here, so what is not put into the outbox by hand
+	// is a change that nobody saw.
+	w.exec("DELETE FROM things WHERE id = 'gone'")
+	w.set("born", 1)
+	w.set("wrong*[a]", 2)
+	w.exec("WITH changed AS (UPDATE things SET n = 2 WHERE id = 'late' RETURNING id) INSERT INTO mythic_cache.outbox (type, view, subject) SELECT 'things.changed', 'thing', id FROM changed")
+	want := map[string]Verdict{"gone": Wrong, "born": Wrong, "wrong*[a]": Wrong, "late": Behind}
+	audit := w.verify(VerifyOptions{})
+	if audit.Checked != 6 || audit.Fresh != 2 || audit.Behind != 1 || audit.Wrong != 3 || len(audit.Findings) != 4 {
+		t.Errorf("%+v", audit)
+	}
+	for _, f := range audit.Findings {
+		if f.View != "thing" || f.Verdict != want[f.Key] || f.Why == "" || f.Truth.Compare(f.Entry) <= 0 {
+			t.Errorf("%+v", f)
+		}
+	}
+	w.exec("INSERT INTO mythic_cache.outbox (type, view) VALUES ('things.changed', 'slow')")
+	if audit := w.verify(VerifyOptions{Repair: true}); audit.Wrong != 3 {
+		t.Errorf("%+v", audit)
+	}
+	w.wants("thing", "born", "")
+	if audit := w.verify(VerifyOptions{}); audit.Wrong != 0 || audit.Behind != 1 {
+		t.Errorf("after the repair: %+v", audit)
+	}
+	// A change of the whole view that is on its way explains any difference.
+	w.set("same", 2)
+	w.exec("INSERT INTO mythic_cache.outbox (type, view) VALUES ('things.changed', 'thing')")
+	if audit := w.verify(VerifyOptions{}); audit.Wrong != 0 || audit.Behind != 2 {
+		t.Errorf("with the view on its way: %+v", audit)
+	}
+}
+
+func TestVerifySamples(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	for n := range 30 {
+		w.set(strconv.Itoa(n), n)
+		w.fill("thing", strconv.Itoa(n))
+	}
+	if audit := w.verify(VerifyOptions{Sample: 7}); audit.Checked != 7 || audit.Fresh != 7 {
+		t.Errorf("%+v", audit)
+	}
+}
+
+func TestDocumentsAreComparedByWhatTheySay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{`{"a":1,"b":[1,2]}`, `{ "b": [1, 2], "a": 1 }`, true},
+		{`[1,2]`, `[2,1]`, false},
+		{`{"a":null}`, `{}`, false},
+		{`12345678901234567890`, `12345678901234567891`, false},
+		{`"a"`, `"\u0061"`, true},
+		{`1`, ``, false},
+	} {
+		if got := sameJSON([]byte(c.a), []byte(c.b)); got != c.same {
+			t.Errorf("%s and %s are the same: %v", c.a, c.b, got)
+		}
+	}
+}
