@@ -12,7 +12,7 @@ RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG VERSION=dev
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/mythic-cache ./cmd/mythic-cache
+    CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.programVersion=${VERSION}" -o /out/mythic-cache ./cmd/mythic-cache
 
 # What `make test` runs in where a machine has Docker and no servers of its own.
 FROM golang:1.26.8-bookworm AS tests

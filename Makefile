@@ -26,7 +26,7 @@ run: ## everything on this machine, with demo data, until Ctrl-C
 	@exec $(LOCAL)/bin/dev run
 
 build: ## bin/mythic-cache
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/mythic-cache ./cmd/mythic-cache
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.programVersion=$(VERSION)' -o bin/mythic-cache ./cmd/mythic-cache
 
 # provision.sh ends with 3 where only Docker can give us servers: the tests then
 # run in a container that has them.

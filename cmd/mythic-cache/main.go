@@ -12,8 +12,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// version is set at build time with -ldflags "-X main.version=…".
-var version = "dev"
+// programVersion is set at build time with -ldflags "-X main.programVersion=…".
+var programVersion = "dev"
 
 func main() {
 	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -93,6 +93,6 @@ type versionCommand struct{}
 
 // Run prints the version.
 func (versionCommand) Run(p *program) error {
-	_, err := fmt.Fprintln(p.stdout, "mythic-cache", version)
+	_, err := fmt.Fprintln(p.stdout, "mythic-cache", programVersion)
 	return err
 }

@@ -122,7 +122,7 @@ func (migrateStatus) Run(ctx context.Context, p *program) error {
 // triggers are put on the new tables too, so that either command may come first.
 func (demoLoad) Run(ctx context.Context, p *program) error {
 	return p.withDatabase(ctx, func(c *config, conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, migrations.DemoTables); err != nil {
+		if _, err := conn.Exec(ctx, migrations.DemoTables()); err != nil {
 			return fmt.Errorf("create Mythic's tables: %w", err)
 		}
 		if pending(ctx, c.DatabaseURL) == nil {
@@ -130,7 +130,7 @@ func (demoLoad) Run(ctx context.Context, p *program) error {
 				return err
 			}
 		}
-		if _, err := conn.Exec(ctx, migrations.DemoRows); err != nil {
+		if _, err := conn.Exec(ctx, migrations.DemoRows()); err != nil {
 			return fmt.Errorf("fill Mythic's tables: %w", err)
 		}
 		var users, books, runs int

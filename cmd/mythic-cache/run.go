@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"mythiccache/cache"
+	"mythiccache/producers"
 	"mythiccache/producers/stream"
 )
 
@@ -43,6 +44,11 @@ type worker struct {
 	keys     stream.Keys
 	store    *cache.Store
 	parts    parts
+
+	// What this process reports of itself, as far as it has the part.
+	relay     *producers.Relay
+	staleness func() *cache.Quantiles
+	ai        func() cache.AIReport
 
 	producers, consumers, api *stage
 	closers                   []func() error
@@ -88,8 +94,10 @@ func (r runCommand) Run(ctx context.Context, p *program) error {
 			return err
 		}
 	}
-	w.consumers.add("reporter", w.report)
-	w.log.Info().Str("version", version).Strs("roles", r.Roles).Str("instance", w.instance).Msg("starting")
+	if err := w.addReporter(); err != nil {
+		return err
+	}
+	w.log.Info().Str("version", programVersion).Strs("roles", r.Roles).Str("instance", w.instance).Msg("starting")
 	return runStages(ctx, w.log, w.producers, w.consumers, w.api)
 }
 

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/redis/go-redis/v9"
+
+	"mythiccache/api"
+	"mythiccache/cache"
+	"mythiccache/cache/version"
+	"mythiccache/cache/view"
+	"mythiccache/consumers"
+	"mythiccache/producers"
+	"mythiccache/producers/event"
+	"mythiccache/producers/stream"
+)
+
+// The consumer groups.
+const (
+	groupInvalidate = "invalidate"
+	groupPrecompute = "precompute"
+	groupWarm       = "warm"
+)
+
+// How much a process takes on at once. Loads share the pool's connections, so
+// more of them would only wait; calls of a model wait for seconds each.
+const (
+	connections   = 16
+	runsInFlight  = 32
+	asksInFlight  = 64
+	fillBatch     = 64
+	fillBatches   = 4
+	routerPatient = 12 * time.Second
+)
+
+// groups returns the topics of each group.
+func groups(views *view.Set) map[string][]string {
+	var precomputed []string
+	for _, v := range views.All() {
+		if v.OnChange != view.Precompute {
+			continue
+		}
+		for _, m := range v.Tables {
+			precomputed = append(precomputed, m.Topic())
+		}
+	}
+	all := map[string][]string{
+		groupInvalidate: slices.Concat(views.TableTopics(), views.EventTopics()),
+		groupPrecompute: append(precomputed, event.TopicRun, event.TopicFill),
+		groupWarm:       {event.TopicAI},
+	}
+	for group, topics := range all {
+		slices.Sort(topics)
+		all[group] = slices.Compact(topics)
+	}
+	return all
+}
+
+// sqlViews fences the views that are loaded from PostgreSQL on the relay's word.
+type sqlViews struct {
+	store *cache.Store
+	views []*view.View
+}
+
+// FenceAll implements producers.Fences.
+func (s sqlViews) FenceAll(ctx context.Context, at version.Version) error {
+	return s.store.FenceAll(ctx, s.views, at)
+}
+
+// EnsureViews implements producers.Fences.
+func (s sqlViews) EnsureViews(ctx context.Context, at version.Version) error {
+	return s.store.EnsureViews(ctx, s.views, at)
+}
+
+// addRelay adds the relay, which waits for the schema.
+func (w *worker) addRelay(schema *schemaGate) error {
+	relay, err := producers.NewRelay(producers.RelayOptions{
+		URL: w.DatabaseURL, ListenURL: w.DatabaseListenURL, Dial: w.redis.dial, Keys: w.keys, Views: w.views,
+		Fences: sqlViews{w.store, w.views.All()}, Retention: time.Duration(w.OutboxRetention), Log: w.log, Metrics: w.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	w.relay = relay
+	w.parts.watch("relay", relay.Ready)
+	w.producers.add("relay", schema.after(relay.Run))
+	return nil
+}
+
+// addConsumers adds the groups and what keeps the streams in order.
+func (w *worker) addConsumers(schema *schemaGate) error {
+	pool, err := consumers.NewPool(context.Background(), w.DatabaseURL, connections)
+	if err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", withoutURL(err))
+	}
+	w.closers = append(w.closers, func() error { pool.Close(); return nil })
+	loader, err := consumers.NewLoader(pool, consumers.LoaderOptions{Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return fmt.Errorf("loader: %w", err)
+	}
+	filler, err := consumers.NewFiller(w.store, loader, consumers.FillerOptions{Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return fmt.Errorf("filler: %w", err)
+	}
+	all := groups(w.views)
+	invalidator, err := consumers.NewInvalidator(w.store, w.views, consumers.InvalidatorOptions{Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return fmt.Errorf("invalidator: %w", err)
+	}
+	w.staleness = invalidator.Staleness
+	if err := w.addGroup(schema, groupInvalidate, all[groupInvalidate], invalidator.Handle, stream.ConsumerOptions{}); err != nil {
+		return err
+	}
+	tables := slices.DeleteFunc(slices.Clone(all[groupPrecompute]), func(topic string) bool {
+		return topic == event.TopicRun || topic == event.TopicFill
+	})
+	if len(tables) > 0 {
+		precomputer := consumers.NewPrecomputer(w.store, filler, w.views, consumers.PrecomputerOptions{Log: w.log})
+		if err := w.addGroup(schema, groupPrecompute, tables, precomputer.Handle, stream.ConsumerOptions{}); err != nil {
+			return err
+		}
+	}
+	fills := consumers.NewFills(w.store, filler, w.views, consumers.FillsOptions{Log: w.log})
+	if err := w.addGroup(schema, groupPrecompute, []string{event.TopicFill}, fills.Handle, stream.ConsumerOptions{
+		BatchSize: fillBatch, Concurrency: fillBatches,
+	}); err != nil {
+		return err
+	}
+	runs := consumers.NewRuns(pool, filler, w.views, consumers.RunsOptions{Log: w.log})
+	if err := w.addRouted(schema, groupPrecompute, event.TopicRun, runsInFlight, runs.Handle); err != nil {
+		return err
+	}
+	if err := w.addWarmer(schema); err != nil {
+		return err
+	}
+	return w.addUpkeep(schema, all)
+}
+
+// addGroup adds one batch handler of a group.
+func (w *worker) addGroup(schema *schemaGate, group string, topics []string, h stream.BatchHandler, o stream.ConsumerOptions) error {
+	o.Group, o.Topics, o.Log, o.Metrics = group, topics, w.log, w.metrics
+	o.Name = w.instance
+	consumer, err := stream.NewConsumer(w.redis.dial, w.keys, h, o)
+	if err != nil {
+		return fmt.Errorf("group %s: %w", group, err)
+	}
+	name := fmt.Sprintf("%s:%s", group, topics[0])
+	w.parts.watch(name, consumer.Ready)
+	w.consumers.add(name, schema.after(consumer.Run))
+	return nil
+}
+
+// addRouted adds one handler of the app's events, which run through watermill's
+// Router.
+func (w *worker) addRouted(schema *schemaGate, group, topic string, inFlight int, handle func(*message.Message) error) error {
+	subscriber, err := stream.NewSubscriber(w.redis.dial, w.keys, stream.SubscriberOptions{
+		Group: group, Name: w.instance, InFlight: inFlight, Log: w.log, Metrics: w.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("group %s: %w", group, err)
+	}
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: routerPatient}, stream.ZerologAdapter(w.log))
+	if err != nil {
+		return fmt.Errorf("router of %s: %w", topic, err)
+	}
+	router.AddMiddleware(stream.RecordFailure)
+	name := fmt.Sprintf("%s:%s", group, topic)
+	router.AddConsumerHandler(name, topic, subscriber, handle)
+	w.parts.watch(name, subscriber.Ready)
+	w.consumers.add(name, schema.after(func(ctx context.Context) error {
+		return errors.Join(router.Run(ctx), subscriber.Close())
+	}))
+	return nil
+}
+
+// model returns the language model that is configured, or the built-in one.
+func (c *config) model() (consumers.Model, error) {
+	if c.LLMBaseURL == "" {
+		return consumers.NewDemoModel(), nil
+	}
+	model, err := consumers.NewOpenAI(c.LLMBaseURL, c.LLMAPIKey, nil)
+	if err != nil {
+		return nil, fmt.Errorf("LLM_BASE_URL: %w", err)
+	}
+	return model, nil
+}
+
+// addWarmer adds the group that asks the model, where a view wants it.
+func (w *worker) addWarmer(schema *schemaGate) error {
+	answers := answersView(w.views)
+	if answers == nil {
+		return nil
+	}
+	model, err := w.model()
+	if err != nil {
+		return err
+	}
+	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
+		View: answers, Model: model, DefaultModel: w.LLMModel, Log: w.log, Metrics: w.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	w.ai = warmer.Report
+	return w.addRouted(schema, groupWarm, event.TopicAI, asksInFlight, warmer.Handle)
+}
+
+// answersView returns the view that a model answers, or nil.
+func answersView(views *view.Set) *view.View {
+	for _, v := range views.All() {
+		if v.Model {
+			return v
+		}
+	}
+	return nil
+}
+
+// addUpkeep adds what keeps streams short and says when entries may be trusted
+// again after Redis was restarted.
+func (w *worker) addUpkeep(schema *schemaGate, all map[string][]string) error {
+	trimmer, err := stream.NewTrimmer(w.redis.dial, w.keys, stream.TrimmerOptions{Groups: all, Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return fmt.Errorf("trimmer: %w", err)
+	}
+	w.consumers.add("trimmer", schema.after(trimmer.Run))
+	confirmer, err := consumers.NewConfirmer(w.store, w.views, consumers.ConfirmerOptions{
+		Keys: w.keys, Groups: all, Relay: w.relayRunID, Log: w.log,
+	})
+	if err != nil {
+		return fmt.Errorf("confirmer: %w", err)
+	}
+	w.consumers.add("confirmer", schema.after(confirmer.Run))
+	return nil
+}
+
+// relayRunID returns the run_id of the Redis in which the leading relay, in
+// whichever process, last found its position.
+func (w *worker) relayRunID(ctx context.Context) (string, error) {
+	runID, err := w.store.Client().HGet(ctx, w.keys.Position(), producers.PositionRunID).Result()
+	if errors.Is(err, redis.Nil) {
+		return "", nil
+	}
+	return runID, err
+}
+
+// addAPI adds the HTTP server on a listener.
+func (w *worker) addAPI(listener net.Listener) error {
+	publisher, err := stream.NewPublisher(w.redis.dial, w.keys, stream.PublisherOptions{Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return fmt.Errorf("publisher: %w", err)
+	}
+	w.closers = append(w.closers, publisher.Close)
+	model, err := w.model()
+	if err != nil {
+		return err
+	}
+	waiters := w.store.NewWaiters()
+	server, err := api.New(api.Options{
+		Store: w.store, Waiters: waiters, Views: w.views, Publisher: publisher,
+		Auth: api.AuthOptions{
+			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, Issuer: w.AuthIssuer, Audience: w.AuthAudience, JWKS: w.AuthJWKS,
+		},
+		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
+		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.LLMModel,
+		Log: w.log, Registry: w.metrics, Version: programVersion,
+	})
+	if err != nil {
+		return err
+	}
+	w.parts.watch("announcements", waiters.Ready)
+	w.api.add("announcements", waiters.Run)
+	w.api.add("api", func(ctx context.Context) error {
+		w.log.Info().Str("addr", listener.Addr().String()).Msg("api listens")
+		return server.Serve(ctx, listener)
+	})
+	return nil
+}
+
+// addReporter adds what tells the other processes about this one.
+func (w *worker) addReporter() error {
+	o := consumers.ReporterOptions{Instance: w.instance, Roles: w.roles, Keys: w.keys, Staleness: w.staleness, Log: w.log}
+	if w.plays(roleWorkers) {
+		var topics []string
+		for _, ofGroup := range groups(w.views) {
+			topics = append(topics, ofGroup...)
+		}
+		slices.Sort(topics)
+		o.Topics = slices.Compact(topics)
+	}
+	if w.relay != nil {
+		o.Relay = func() *cache.RelayReport {
+			s := w.relay.State()
+			return &cache.RelayReport{Leader: s.Leader, Position: s.Position, Backlog: s.Backlog, LastDrain: s.LastDrain}
+		}
+	}
+	if w.ai != nil {
+		o.AI = func() *cache.AIReport { r := w.ai(); return &r }
+	}
+	reporter, err := consumers.NewReporter(w.store, o)
+	if err != nil {
+		return fmt.Errorf("reporter: %w", err)
+	}
+	w.consumers.add("reporter", reporter.Run)
+	return nil
+}
