@@ -107,6 +107,9 @@ func newFeed(dial Dial, keys Keys, inFlight int, o feedOptions) (*feed, error) {
 	return f, nil
 }
 
+// errStopped is in the way of reading once a feed has ended.
+var errStopped = errors.New("stopped")
+
 // ready returns what is in the way of reading.
 func (f *feed) ready() error {
 	f.mu.Lock()
@@ -124,6 +127,8 @@ func (f *feed) report(err error) {
 	f.err = err
 	f.mu.Unlock()
 	switch {
+	case errors.Is(err, errStopped):
+		f.o.log.Info().Strs("topics", f.o.topics).Msg("stopped reading the streams")
 	case err != nil && (before == nil || before.Error() != err.Error()):
 		f.o.log.Warn().Err(err).Msg("cannot read the streams")
 	case err == nil && before != nil:
@@ -146,7 +151,7 @@ func (f *feed) run(ctx context.Context, wait func()) {
 	dead()
 	keeping.Wait()
 	f.leave()
-	f.report(errors.New("stopped"))
+	f.report(errStopped)
 }
 
 // lives returns the contexts that outlive ctx on shutdown: that of the handlers,
@@ -217,6 +222,9 @@ func (f *feed) createGroups(ctx context.Context) error {
 		switch err := cmd.Err(); {
 		case err == nil:
 			f.o.log.Info().Str("topic", f.o.topics[i]).Msg("group created")
+		case strings.HasPrefix(err.Error(), "OOM"):
+			// Redis says so even of a group that exists, and only who reads on
+			// makes room. Where it does not exist, the read says so.
 		case !strings.HasPrefix(err.Error(), "BUSYGROUP"):
 			return fmt.Errorf("create group in %s: %w", f.o.topics[i], err)
 		}

@@ -61,6 +61,7 @@ func (f *feed) readOnce(ctx context.Context, first bool, count int64) ([]*delive
 				return nil, err
 			}
 		}
+		f.report(nil)
 	}
 	streams := f.streams()
 	for range f.o.topics {

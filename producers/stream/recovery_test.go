@@ -2,12 +2,15 @@ package stream_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"mythiccache/internal/testserver"
 	"mythiccache/producers/stream"
 )
 
@@ -101,15 +104,17 @@ func TestRedisComesLater(t *testing.T) {
 func TestOutOfMemory(t *testing.T) {
 	w, l := newWorld(t), newLedger()
 	w.append(changed("books", 100)...)
+	w.readAs("nobody", 1) // the group is there, and one entry is another's
 	if err := w.client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
+	var full atomic.Bool
+	full.Store(true)
 	w.consume(stream.ConsumerOptions{BatchSize: 10, ClaimAfter: 100 * time.Millisecond, Backoff: time.Millisecond, MaxDeliveries: 1000},
 		func(ctx context.Context, batch []*message.Message) []error {
 			errs := make([]error, len(batch))
 			for i, m := range batch {
-				entry, _ := stream.EntryOf(m)
-				if m.UUID == "books-42" && entry.Deliveries == 1 {
+				if m.UUID == "books-42" && full.Load() {
 					errs[i] = errFails
 					continue
 				}
@@ -117,7 +122,14 @@ func TestOutOfMemory(t *testing.T) {
 			}
 			return errs
 		})
-	// XREADGROUP is refused while out of memory: it grows the pending list.
+	w.await(l, 99)
+	testserver.Eventually(t, "all but one acknowledged", func() error {
+		if p, err := w.client.XPending(t.Context(), w.keys.Topic("books"), "g").Result(); err != nil || p.Count != 1 {
+			return fmt.Errorf("%+v, %w", p, errors.Join(err, errFails))
+		}
+		return nil
+	})
+	full.Store(false)
 	if err := w.client.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
