@@ -193,15 +193,62 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- What one statement did to one view, as the generated trigger functions call it:
+-- a row for each key, join columns (slices of at most a thousand) beside them, or
+-- one row that fences the whole view where why says that the keys are not known.
+-- Reports whether anything was written. There is no EXCEPTION block around the
+-- insert: it would cost a subtransaction with an xid, and an insert that fails
+-- has to fail the app's statement, since letting it pass would lose the change.
+CREATE FUNCTION mythic_cache.capture(type text, view text, keys text[], joins jsonb[], remap text, why jsonb) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+  slot bigint;
+BEGIN
+  IF why IS NULL AND keys IS NULL AND joins IS NULL THEN
+    RETURN false;
+  END IF;
+  IF why IS NULL AND EXISTS (SELECT FROM unnest(keys) AS k WHERE octet_length(k) > 512) THEN
+    why := '{"broken": "a key has more than 512 bytes"}';
+  END IF;
+  SELECT s.last_value INTO slot FROM mythic_cache.outbox_slot s;
+  IF why IS NOT NULL THEN
+    INSERT INTO mythic_cache.outbox (slot, type, view, data) VALUES (slot, type, view, why);
+  ELSIF coalesce(cardinality(joins), 0) <= 1 THEN
+    INSERT INTO mythic_cache.outbox (slot, type, view, subject, joins, remap)
+    SELECT slot, type, view, u.key, u.joins, CASE WHEN u.joins IS NOT NULL THEN remap END
+    FROM unnest(keys, joins) AS u(key, joins);
+  ELSE
+    -- Spread over the keys, so that no batch of the relay has to map them all.
+    INSERT INTO mythic_cache.outbox (slot, type, view, subject, joins, remap)
+    SELECT slot, type, view, k.key, j.joins, CASE WHEN j.joins IS NOT NULL THEN remap END
+    FROM unnest(keys) WITH ORDINALITY AS k(key, n)
+    FULL JOIN (
+      SELECT s.joins, 1 + (s.i - 1) * greatest(coalesce(cardinality(keys), 0) / cardinality(joins), 1) AS n
+      FROM unnest(joins) WITH ORDINALITY AS s(joins, i)
+    ) AS j ON j.n = k.n
+    ORDER BY coalesce(k.n, j.n);
+  END IF;
+  RETURN true;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- The distinct keys that joined mappings give for the join columns of outbox
 -- rows, in the snapshot of the statement that calls it (STABLE, hence). A key of
 -- NULL with broken set means that the mapping could not be run or gives more keys
--- than it is worth telling apart: the whole view has to be fenced.
+-- than it is worth telling apart: the whole view has to be fenced. With at_most
+-- below zero nothing is run and every view is.
 CREATE FUNCTION mythic_cache.remap(function text, joins jsonb, at_most integer) RETURNS TABLE (key text, broken text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   keys text[];
 BEGIN
+  IF at_most < 0 THEN
+    RETURN QUERY SELECT NULL::text, 'took too long'::text;
+    RETURN;
+  END IF;
   BEGIN
     EXECUTE format('SELECT array_agg(k) FROM (SELECT k FROM mythic_cache.%I($1) AS k LIMIT $2) AS s', function)
       INTO keys USING joins, at_most + 1;
@@ -337,6 +384,7 @@ DROP TABLE mythic_cache.owners;
 DROP TABLE mythic_cache.run_events;
 DROP TABLE mythic_cache.triggers;
 DROP FUNCTION mythic_cache.remap(text, jsonb, integer);
+DROP FUNCTION mythic_cache.capture(text, text, text[], jsonb[], text, jsonb);
 DROP FUNCTION mythic_cache.join_key(text[]);
 DROP FUNCTION mythic_cache.publish(text, text, jsonb);
 DROP FUNCTION mythic_cache.ring();

@@ -2,16 +2,75 @@ package producers
 
 import (
 	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"mythiccache/cache/version"
 	"mythiccache/producers/stream"
 )
 
+//go:embed epoch.sql
+var epochSQL string
+
+// errStandby says that the server is no primary, or not yet.
+var errStandby = errors.New("the server is in recovery, and only a primary's snapshots can be compared")
+
+// present is the state of the database as a position must fit it.
+type present struct {
+	epoch     uint64 // 0: none has begun
+	snapshot  version.Snapshot
+	truncated uint64 // highest xid that was thrown away with its partition
+}
+
+func readPresent(ctx context.Context, conn *pgx.Conn) (present, error) {
+	var epoch int64
+	var recovery bool
+	var snapshot, truncated string
+	if err := conn.QueryRow(ctx, epochSQL).Scan(&epoch, &recovery, &snapshot, &truncated); err != nil {
+		return present{}, fmt.Errorf("read the epoch: %w", err)
+	}
+	if recovery {
+		return present{}, errStandby
+	}
+	p := present{epoch: uint64(epoch)}
+	var err error
+	if p.snapshot, err = version.ParseSnapshot(p.epoch, snapshot); err != nil {
+		return present{}, fmt.Errorf("read the epoch: %w", err)
+	}
+	if p.truncated, err = strconv.ParseUint(truncated, 10, 64); err != nil {
+		return present{}, fmt.Errorf("read what was truncated: %w", err)
+	}
+	return p, nil
+}
+
+// beginEpoch writes a new epoch, above the present one and Redis's.
+func beginEpoch(ctx context.Context, conn *pgx.Conn, redisEpoch uint64) (uint64, error) {
+	var epoch int64
+	if err := conn.QueryRow(ctx, "SELECT mythic_cache.begin_epoch($1)", int64(redisEpoch)+1).Scan(&epoch); err != nil {
+		return 0, fmt.Errorf("begin an epoch: %w", err)
+	}
+	return uint64(epoch), nil
+}
+
 // BumpEpoch begins a new epoch: for a database that was copied while it was
-// stopped, where nothing else tells the copy from the original. The relay then
+// stopped, where nothing else tells the copy from the original. A relay then
 // fences every view and sends the retained outbox again.
 func BumpEpoch(ctx context.Context, conn *pgx.Conn, client redis.UniversalClient, keys stream.Keys) (epoch uint64, err error) {
-	return 0, nil
+	text, _, err := newStreams(client, keys).Look(ctx, "", false)
+	if err != nil {
+		return 0, fmt.Errorf("bump the epoch: %w", err)
+	}
+	at, err := parsePosition(text)
+	if text != "" && err != nil {
+		return 0, fmt.Errorf("bump the epoch: %w", err)
+	}
+	if epoch, err = beginEpoch(ctx, conn, at.epoch); err != nil {
+		return 0, fmt.Errorf("bump the epoch: %w", err)
+	}
+	return epoch, nil
 }

@@ -2,26 +2,271 @@ package producers
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"mythiccache/cache/view"
 )
 
+// installLock is held by one installation at a time.
+const installLock = 0x6d7974686963_02
+
+// footprint is what is installed on one table.
+type footprint struct {
+	relation  uint32
+	name      string
+	functions []string
+	hash      string
+	whole     bool // all triggers are there and enabled
+}
+
 // Install brings the triggers on the app's tables in line with the views and
 // returns, a sentence each, what it changed and what has to wait for tables that
 // do not exist yet. Table names are resolved by the connection's search_path,
 // which the triggers keep. A view whose load or mapping reads a table that it
-// does not map is refused, and nothing is changed.
+// does not map is refused, and nothing is changed. What is as it should be is not
+// touched, and so not locked.
 func Install(ctx context.Context, conn *pgx.Conn, views *view.Set) (installed []string, err error) {
-	return nil, nil
+	err = inTransaction(ctx, conn, func(tx pgx.Tx) error {
+		p, there, err := compare(ctx, tx, views)
+		if err != nil {
+			return err
+		}
+		for _, w := range p.tables {
+			statements, functions := w.statements(p.path)
+			old, ok := there[w.oid]
+			delete(there, w.oid)
+			hash := hashOf(statements)
+			if ok && old.whole && old.hash == hash {
+				continue
+			}
+			if err := w.install(ctx, tx, statements, functions, hash, old.functions); err != nil {
+				return fmt.Errorf("watch %s: %w", w.name, err)
+			}
+			installed = append(installed, fmt.Sprintf("%s is watched for %s", w.name, strings.Join(w.views(), ", ")))
+		}
+		for _, left := range there {
+			if err := left.remove(ctx, tx); err != nil {
+				return err
+			}
+			installed = append(installed, left.name+" is no longer watched")
+		}
+		installed = append(installed, p.waiting...)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("install triggers: %w", err)
+	}
+	slices.Sort(installed)
+	return installed, nil
 }
 
 // Uninstall takes our triggers off every table.
-func Uninstall(ctx context.Context, conn *pgx.Conn) error { return nil }
+func Uninstall(ctx context.Context, conn *pgx.Conn) error {
+	err := inTransaction(ctx, conn, func(tx pgx.Tx) error {
+		there, err := footprints(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, f := range there {
+			if err := f.remove(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("uninstall triggers: %w", err)
+	}
+	return nil
+}
 
-// Drift reports what Install would change, or nil.
-func Drift(ctx context.Context, conn *pgx.Conn, views *view.Set) error { return nil }
+// Drift reports, all in one, what Install would change or refuse, or nil: other
+// views, a replaced table, a new partition, a disabled trigger, a column gone.
+func Drift(ctx context.Context, conn *pgx.Conn, views *view.Set) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("compare triggers with views: %w", err)
+	}
+	defer tx.Rollback(ctx) // it changed nothing
+	p, there, err := compare(ctx, tx, views)
+	if err != nil {
+		return fmt.Errorf("compare triggers with views: %w", err)
+	}
+	var drift []error
+	for _, w := range p.tables {
+		statements, _ := w.statements(p.path)
+		old, ok := there[w.oid]
+		delete(there, w.oid)
+		switch {
+		case !ok:
+			drift = append(drift, fmt.Errorf("%s is not watched", w.name))
+		case !old.whole:
+			drift = append(drift, fmt.Errorf("%s lacks triggers, or has disabled ones", w.name))
+		case old.hash != hashOf(statements):
+			drift = append(drift, fmt.Errorf("%s is watched for other views than these", w.name))
+		}
+	}
+	for _, left := range there {
+		drift = append(drift, fmt.Errorf("%s is watched, but no view maps it", left.name))
+	}
+	for _, sentence := range p.waiting {
+		drift = append(drift, errors.New(sentence))
+	}
+	return errors.Join(drift...)
+}
 
-func uninstallAll(ctx context.Context, db *sql.DB) error { return nil }
+// compare plans the views and reads what is installed.
+func compare(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, map[uint32]footprint, error) {
+	p, err := makePlan(ctx, tx, views)
+	if err != nil {
+		return nil, nil, err
+	}
+	there, err := footprints(ctx, tx)
+	return p, there, err
+}
+
+func footprints(ctx context.Context, tx pgx.Tx) (map[uint32]footprint, error) {
+	const query = `SELECT t.relation, t.name, t.functions, t.hash,
+			(SELECT count(*) FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid
+			 WHERE g.tgrelid = t.relation AND NOT g.tgisinternal AND g.tgname LIKE 'mythic\_cache\_%'
+			   AND g.tgenabled IN ('O', 'A') AND f.proname::text = ANY (t.functions)) = 4
+		FROM mythic_cache.triggers t`
+	rows, err := tx.Query(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("read what is installed: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f footprint, err error) {
+		return f, row.Scan(&f.relation, &f.name, &f.functions, &f.hash, &f.whole)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what is installed: %w", err)
+	}
+	byOID := make(map[uint32]footprint, len(all))
+	for _, f := range all {
+		byOID[f.relation] = f
+	}
+	return byOID, nil
+}
+
+// install makes functions and triggers and drops the functions that they replace.
+func (w *watched) install(ctx context.Context, tx pgx.Tx, statements, functions []string, hash string, old []string) error {
+	for _, o := range w.owners {
+		// Rows from before the triggers. First, so that it is no event for each;
+		// what changes until the triggers stand, they see as old rows.
+		if _, err := tx.Exec(ctx, o.backfillSQL(w.name)); err != nil {
+			return fmt.Errorf("remember the owners of view %s: %w", o.view, err)
+		}
+	}
+	for _, statement := range statements {
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	gone := slices.DeleteFunc(slices.Clone(old), func(name string) bool { return slices.Contains(functions, name) })
+	if err := dropFunctions(ctx, tx, gone); err != nil {
+		return err
+	}
+	const note = `INSERT INTO mythic_cache.triggers (relation, name, views, functions, hash) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (relation) DO UPDATE SET name = excluded.name, views = excluded.views, functions = excluded.functions, hash = excluded.hash, installed = clock_timestamp()`
+	if _, err := tx.Exec(ctx, note, w.oid, w.name, w.views(), functions, hash); err != nil {
+		return fmt.Errorf("note what is installed: %w", err)
+	}
+	return nil
+}
+
+func (o ownership) backfillSQL(table string) string {
+	return fmt.Sprintf(`WITH changed AS (SELECT * FROM %s)
+INSERT INTO mythic_cache.owners (view, key, owner)
+SELECT DISTINCT ON (m.key) %s, m.key, coalesce(m.owner, '') FROM (SELECT %s AS key, m.owner::text AS owner FROM (
+%s
+) AS m (%s, owner)) AS m WHERE m.key <> '' AND octet_length(m.key) <= 512
+ON CONFLICT DO NOTHING`, table, literal(o.view), keyOf(o.parts), o.sql, columns(o.parts))
+}
+
+// remove drops the functions, and with them the triggers that call them.
+func (f footprint) remove(ctx context.Context, tx pgx.Tx) error {
+	if err := dropFunctions(ctx, tx, f.functions); err != nil {
+		return fmt.Errorf("stop watching %s: %w", f.name, err)
+	}
+	if _, err := tx.Exec(ctx, "DELETE FROM mythic_cache.triggers WHERE relation = $1", f.relation); err != nil {
+		return fmt.Errorf("stop watching %s: %w", f.name, err)
+	}
+	return nil
+}
+
+// dropFunctions leaves those alone that another table still uses: partitions
+// share the function that maps again.
+func dropFunctions(ctx context.Context, tx pgx.Tx, names []string) error {
+	for _, name := range names {
+		const shared = "SELECT count(*) > 1 FROM mythic_cache.triggers WHERE $1 = ANY (functions)"
+		var keep bool
+		if err := tx.QueryRow(ctx, shared, name).Scan(&keep); err != nil {
+			return fmt.Errorf("look who uses %s: %w", name, err)
+		}
+		if keep {
+			continue
+		}
+		if _, err := tx.Exec(ctx, "DROP FUNCTION IF EXISTS mythic_cache."+ident(name)+" CASCADE"); err != nil {
+			return fmt.Errorf("drop %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (w *watched) views() []string {
+	var names []string
+	for _, c := range w.captures {
+		names = append(names, c.view)
+	}
+	for _, o := range w.owners {
+		names = append(names, o.view)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func hashOf(statements []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(statements, "\n;\n")))
+	return hex.EncodeToString(sum[:])
+}
+
+// inTransaction runs do alone among installations, with a bound on how long a
+// table's writers can be made to queue behind a lock that we wait for.
+func inTransaction(ctx context.Context, conn *pgx.Conn, do func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(installLock)); err != nil {
+			return fmt.Errorf("wait for another installation: %w", err)
+		}
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+			return fmt.Errorf("bound the wait for locks: %w", err)
+		}
+		return do(tx)
+	})
+}
+
+// uninstallAll is Uninstall beside goose, which speaks database/sql.
+func uninstallAll(ctx context.Context, db *sql.DB) error {
+	const all = `DO $$
+	DECLARE f regprocedure;
+	BEGIN
+	  IF to_regclass('mythic_cache.triggers') IS NULL THEN RETURN; END IF;
+	  FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'mythic_cache'::regnamespace
+	    AND EXISTS (SELECT FROM mythic_cache.triggers t WHERE p.proname::text = ANY (t.functions))
+	  LOOP
+	    EXECUTE 'DROP FUNCTION ' || f || ' CASCADE';
+	  END LOOP;
+	  DELETE FROM mythic_cache.triggers;
+	END $$`
+	if _, err := db.ExecContext(ctx, all); err != nil {
+		return fmt.Errorf("take off the triggers: %w", err)
+	}
+	return nil
+}

@@ -2,8 +2,13 @@ package producers
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -22,14 +27,14 @@ type Fences interface {
 
 // RelayOptions says what a relay connects.
 type RelayOptions struct {
-	URL       string        // PostgreSQL, the primary
-	ListenURL string        // the same without a transaction pooler between; URL where empty
-	Dial      stream.Dial   //
-	Keys      stream.Keys   //
-	Views     *view.Set     //
-	Fences    Fences        //
-	Retention time.Duration // how long sent rows are kept; at least the longest TTL plus what stale entries are served for
-	Log       zerolog.Logger
+	URL       string      // PostgreSQL, the primary
+	ListenURL string      // the same without a transaction pooler between; URL where empty. The relay uses this one alone
+	Dial      stream.Dial // a Redis client of the relay's own
+	Keys      stream.Keys
+	Views     *view.Set
+	Fences    Fences
+	Retention time.Duration         // how long sent rows are kept, at least; 0: the longest TTL and a quarter of an hour
+	Log       zerolog.Logger        //
 	Metrics   prometheus.Registerer // nil: none
 }
 
@@ -37,22 +42,200 @@ type RelayOptions struct {
 type RelayState struct {
 	Leader    bool
 	Position  string    // as it stands in Redis
-	Backlog   int64     // rows known to wait
-	LastDrain time.Time // when the outbox was last found empty
+	Backlog   int64     // rows known to wait; counted up to 100,000
+	LastDrain time.Time // when the outbox was last read to its end
 }
 
+// Pauses of the relay.
+const (
+	heartbeatEvery  = time.Second
+	sessionTimeout  = 3 * time.Second // of the leader's session: a stopped process loses it
+	standbyEvery    = 500 * time.Millisecond
+	fallbackPoll    = 5 * time.Second
+	retryFrom       = 20 * time.Millisecond
+	retryMost       = time.Second
+	defaultGrace    = 15 * time.Minute
+	statementBound  = 30 * time.Second
+	shutdownBound   = 5 * time.Second
+	leaderLock      = 0x6d7974686963_01
+	applicationName = "mythic-cache relay"
+)
+
 // Relay reads the outbox and appends to the streams, as long as it leads.
-type Relay struct{}
+type Relay struct {
+	o       RelayOptions
+	metrics *relayMetrics
+
+	mu    sync.Mutex
+	state RelayState
+	why   error // nothing is being sent because of it
+}
 
 // NewRelay checks the options. Neither server needs to be up.
-func NewRelay(o RelayOptions) (*Relay, error) { return &Relay{}, nil }
+func NewRelay(o RelayOptions) (*Relay, error) {
+	if o.ListenURL == "" {
+		o.ListenURL = o.URL
+	}
+	if _, err := pgx.ParseConfig(o.ListenURL); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	if o.Dial == nil || o.Views == nil || o.Fences == nil {
+		return nil, errors.New("relay: Dial, Views and Fences are needed")
+	}
+	longest := time.Duration(0)
+	for _, v := range o.Views.All() {
+		longest = max(longest, v.TTL)
+	}
+	if o.Retention == 0 {
+		o.Retention = longest + defaultGrace
+	}
+	if o.Retention < longest {
+		return nil, fmt.Errorf("relay: a retention of %s is shorter than a view's TTL of %s", o.Retention, longest)
+	}
+	m, err := newRelayMetrics(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	return &Relay{o: o, metrics: m, why: errors.New("the relay has not started yet")}, nil
+}
 
 // Run leads or stands by until the context ends, through any failure of either
-// server; it returns an error only where going on is pointless.
-func (r *Relay) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// server.
+func (r *Relay) Run(ctx context.Context) (err error) {
+	client, err := r.o.Dial(nil) // each script compares the position, so a new connection is no news
+	if err != nil {
+		return fmt.Errorf("relay: connect to Redis: %w", err)
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	streams := newStreams(client, r.o.Keys)
+	pause := retryFrom
+	for {
+		started := time.Now()
+		err := r.session(ctx, streams)
+		r.set(func(s *RelayState) { s.Leader = false })
+		r.metrics.leader.Set(0)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if r.fail(err) {
+			r.o.Log.Warn().Err(err).Msg("relay lost its session")
+		}
+		if time.Since(started) > retryMost {
+			pause = retryFrom
+		}
+		if !rest(ctx, pause/2+rand.N(pause)) {
+			return nil
+		}
+		pause = min(2*pause, retryMost)
+	}
+}
+
+// session is one connection to PostgreSQL: standing by, then leading. One
+// connection for everything: who loses it has lost the lead and can read no more.
+func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
+	config, err := pgx.ParseConfig(r.o.ListenURL)
+	if err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = shutdownBound
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownBound)
+		defer cancel()
+		err = errors.Join(err, conn.Close(closing))
+	}()
+	// The planner has no statistics of an outbox that is empty at most times, and
+	// must never think that reading all of it is cheap.
+	settings := fmt.Sprintf(`SET application_name = '%s'; SET default_transaction_isolation = 'read committed'; SET synchronous_commit = off;
+		SET idle_session_timeout = %d; SET statement_timeout = %d; SET timezone = 'UTC'; SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off`,
+		applicationName, sessionTimeout.Milliseconds(), statementBound.Milliseconds())
+	if _, err := conn.Exec(ctx, settings); err != nil {
+		return fmt.Errorf("set up the session: %w", err)
+	}
+	if err := r.standBy(ctx, conn); err != nil {
+		return err
+	}
+	r.o.Log.Info().Msg("relay leads")
+	defer r.o.Log.Info().Msg("relay leads no longer")
+	l := &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
+		rotation: rotation{conn: conn, retention: r.o.Retention}}
+	return l.run(ctx)
+}
+
+// standBy returns once the session holds the leader's lock. It asks again and
+// again: waiting in the server for a lock would hold back its xmin.
+func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn) error {
+	told := false
+	for {
+		var got bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(leaderLock)).Scan(&got); err != nil {
+			return fmt.Errorf("ask for the lead: %w", err)
+		}
+		if got {
+			return nil
+		}
+		r.mend()
+		if !told {
+			r.o.Log.Info().Msg("relay stands by")
+			told = true
+		}
+		if !rest(ctx, standbyEvery) {
+			return ctx.Err()
+		}
+	}
+}
 
 // Ready reports why rows are not being sent, or nil.
-func (r *Relay) Ready() error { return nil }
+func (r *Relay) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.why
+}
 
 // State returns a copy of the relay's state.
-func (r *Relay) State() RelayState { return RelayState{} }
+func (r *Relay) State() RelayState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+func (r *Relay) set(change func(*RelayState)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.state)
+}
+
+// fail notes why nothing is sent, and reports whether that is news.
+func (r *Relay) fail(err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	news := err != nil && (r.why == nil || r.why.Error() != err.Error())
+	r.why = err
+	return news
+}
+
+// mend notes that things go as they should, and reports whether that is news.
+func (r *Relay) mend() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	news := r.why != nil
+	r.why = nil
+	return news
+}
+
+// rest waits and reports whether to go on.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,188 @@
+package producers
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"mythiccache/cache/version"
+	"mythiccache/producers/event"
+)
+
+//go:embed drain.sql
+var drainSQL string
+
+// Bounds of one batch and of one script. A script of 250 events holds Redis up
+// for a millisecond or two.
+const (
+	batchRows   = 2000
+	batchBytes  = 8 << 20
+	scriptRows  = 250
+	scriptBytes = 1 << 20
+	remapKeys   = 10_000 // above it a view is fenced instead
+)
+
+// row is what the drain statement returns of one outbox row or of one key that a
+// joined mapping gave.
+type row struct {
+	again   bool
+	xid     uint64
+	id      int64
+	at      time.Time
+	typ     string
+	view    string
+	subject string
+	eventID string
+	data    string
+	joined  bool
+}
+
+// batch is one reading of the outbox.
+type batch struct {
+	snapshot version.Snapshot // of the statement
+	rows     []row
+	more     bool // rows were left out
+}
+
+// read takes up rows after a position. Where from is not where Redis stands, all
+// that lies between is known to be empty.
+func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (batch, error) {
+	lastXid, lastID := "0", int64(-1)
+	var target *string
+	below := strconv.FormatUint(1<<63-1, 10)
+	if from.part != nil {
+		text := from.part.target.String()
+		target, below = &text, strconv.FormatUint(from.part.target.Xmax, 10)
+		lastXid, lastID = strconv.FormatUint(from.part.xid, 10), from.part.id
+	}
+	open := make([]string, len(from.seen.Xip))
+	for i, xid := range from.seen.Xip {
+		open[i] = strconv.FormatUint(xid, 10)
+	}
+	rows, err := conn.Query(ctx, drainSQL, strconv.FormatUint(from.seen.Xmax, 10), open, lastXid, lastID, target, below, limit, keys)
+	if err != nil {
+		return batch{}, fmt.Errorf("read the outbox: %w", err)
+	}
+	defer rows.Close()
+	var b batch
+	size, taken := 0, 0
+	for rows.Next() {
+		var r row
+		var snapshot, xid string
+		var clean bool
+		var again *bool
+		var at *time.Time
+		if err := rows.Scan(&snapshot, &clean, &again, &xid, &r.id, &at, &r.typ, &r.view, &r.subject, &r.eventID, &r.data, &r.joined); err != nil {
+			return batch{}, fmt.Errorf("read the outbox: %w", err)
+		}
+		if b.snapshot, err = version.ParseSnapshot(from.epoch, snapshot); err != nil {
+			return batch{}, fmt.Errorf("read the outbox: %w", err)
+		}
+		if !clean {
+			return batch{}, errors.New("read the outbox: the reader has a transaction id of its own, which its snapshot leaves out")
+		}
+		if again == nil {
+			break // nothing waits
+		}
+		if r.again = *again; !r.again {
+			if r.xid, err = strconv.ParseUint(xid, 10, 64); err != nil {
+				return batch{}, fmt.Errorf("read the outbox: %w", err)
+			}
+			taken++
+		}
+		if size > batchBytes && taken > 1 { // one row always, or there would be no end
+			b.more = true
+			break // Close reads the rest and drops it
+		}
+		r.at = *at
+		size += len(r.data) + len(r.subject) + 256
+		b.rows = append(b.rows, r)
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return batch{}, fmt.Errorf("read the outbox: %w", err)
+	}
+	b.more = b.more || taken >= limit
+	return b, nil
+}
+
+// event returns what a row says, with the version that it was seen at, and for a
+// whole view why; ok is false for a row that only carries join columns.
+func (r row) event(seenAt version.Version) (e event.Event, why string, ok bool) {
+	e = event.Event{Type: r.typ, View: r.view, Subject: r.subject, Time: r.at.UTC()}
+	switch {
+	case r.eventID != "":
+		e.ID, e.Source = r.eventID, "postgres"
+		if r.data != "" {
+			e.Data = []byte(r.data)
+		}
+		return e, "", true
+	case r.subject == "" && r.data != "": // the whole view, and why
+		e.Version = seenAt.String()
+		return e, r.data, true
+	case r.subject == "":
+		return e, "", !r.joined && !r.again
+	case len(r.subject) > event.MaxName || !utf8.ValidString(r.subject):
+		e.Subject, e.Version = "", seenAt.String()
+		return e, "a key is too long or not UTF-8", true
+	}
+	e.Version = seenAt.String()
+	return e, "", true
+}
+
+// identity is what makes two table events of one drain the same.
+type identity struct{ typ, view, subject, id string }
+
+func identityOf(e event.Event) identity { return identity{e.Type, e.View, e.Subject, e.ID} }
+
+// step is what one script does: events, and the position after them.
+type step struct {
+	events []event.Event
+	to     position
+}
+
+// steps cuts a batch into scripts. A key that comes twice travels once; a key of
+// a joined mapping's second run only where no row of the batch has it anyway.
+// Those go with the first row, before any position that has passed the rows that
+// they come of.
+func (b batch) steps(from position, note func(e event.Event, why string)) []step {
+	target := b.snapshot
+	if from.part != nil {
+		target = from.part.target
+	}
+	direct := map[identity]bool{}
+	for _, r := range b.rows {
+		if e, _, ok := r.event(target.Version()); ok && !r.again {
+			direct[identityOf(e)] = true
+		}
+	}
+	var steps []step
+	var pending []event.Event
+	taken := map[identity]bool{}
+	size := 0
+	for i, r := range b.rows {
+		if e, why, ok := r.event(target.Version()); ok && !taken[identityOf(e)] && !(r.again && direct[identityOf(e)]) {
+			taken[identityOf(e)] = true
+			note(e, why)
+			pending = append(pending, e)
+			size += len(e.Data) + 256
+		}
+		last := i == len(b.rows)-1
+		if r.again || !last && len(pending) < scriptRows && size < scriptBytes {
+			continue
+		}
+		to := position{epoch: from.epoch, term: from.term, seen: from.seen, part: &part{target: target, xid: r.xid, id: r.id}}
+		if last && !b.more {
+			to = position{epoch: from.epoch, term: from.term, seen: target}
+		}
+		steps = append(steps, step{events: pending, to: to})
+		pending, size = nil, 0
+	}
+	return steps
+}

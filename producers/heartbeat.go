@@ -1,0 +1,82 @@
+package producers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// errEpoch says that the database has another epoch than the position.
+var errEpoch = errors.New("the epoch has changed")
+
+// backlogMost bounds what counting the backlog may cost.
+const backlogMost = 100_000
+
+// heartbeat keeps the leader's session, and finds out without any traffic that
+// Redis lost something or the database began another epoch. behind is set in the
+// middle of a backlog.
+func (l *lead) heartbeat(ctx context.Context, behind bool) error {
+	l.beat = time.Now()
+	now, err := readPresent(ctx, l.conn)
+	if err != nil {
+		return err
+	}
+	if now.epoch != l.placed.epoch {
+		return fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
+	}
+	text, lost, err := l.streams.Look(ctx, l.placed.String(), !behind)
+	switch {
+	case err != nil:
+		return err
+	case text != l.placed.String():
+		return fmt.Errorf("%w: %q", errMoved, text)
+	case lost != "":
+		return fmt.Errorf("%w: %s", errLost, lost)
+	}
+	if time.Since(l.ensured) >= fallbackPoll {
+		l.ensured = time.Now()
+		if err := l.relay.o.Fences.EnsureViews(ctx, now.snapshot.Version()); err != nil {
+			return fmt.Errorf("make absent view keys: %w", err)
+		}
+	}
+	if behind {
+		return l.count(ctx)
+	}
+	l.confirmed = true
+	// What was read and found empty: noted so that a new leader has less to read,
+	// and so that partitions can go though nothing is written.
+	if l.from.part == nil && l.from.String() != l.placed.String() {
+		if err := l.streams.Place(ctx, l.placed.String(), l.from, false); err != nil {
+			return err
+		}
+		l.placed = l.from
+		l.relay.set(func(s *RelayState) { s.Position = l.placed.String() })
+	}
+	if l.placed.part != nil {
+		return nil
+	}
+	truncated, err := l.rotation.turn(ctx, l.placed, time.Now())
+	if truncated > 0 {
+		l.relay.metrics.truncations.Add(float64(truncated))
+		l.relay.o.Log.Info().Int("partitions", truncated).Msg("relay truncated what is past its retention")
+	}
+	return err
+}
+
+// count notes how many rows wait.
+func (l *lead) count(ctx context.Context) error {
+	const query = "SELECT count(*) FROM (SELECT FROM mythic_cache.outbox WHERE xid >= $1::text::xid8 LIMIT $2) AS waiting"
+	xmax := l.from.seen.Xmax
+	if l.from.part != nil {
+		xmax = l.from.part.xid
+	}
+	var n int64
+	if err := l.conn.QueryRow(ctx, query, strconv.FormatUint(xmax, 10), backlogMost).Scan(&n); err != nil {
+		return fmt.Errorf("count the backlog: %w", err)
+	}
+	l.relay.metrics.backlog.Set(float64(n))
+	l.relay.set(func(s *RelayState) { s.Backlog = n })
+	return nil
+}
