@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -24,8 +23,11 @@ const (
 	// askedFor bounds how long an answer counts as being made after it was asked
 	// for; who looks later is told that there is none.
 	askedFor = 10 * time.Minute
-	// refusedFor is how long a model's refusal can be read.
-	refusedFor = time.Minute
+	// refusedFor and failedFor are how long a failure of the model is remembered:
+	// one that trying again would not change, and one that it might. Neither is
+	// an answer; they spare the provider the same question.
+	refusedFor = 30 * time.Second
+	failedFor  = time.Second
 	// forgottenFor is how long a late or repeated request from before an ai.forget
 	// is still recognized: longer than any event waits to be tried again.
 	forgottenFor = 7 * 24 * time.Hour
@@ -45,8 +47,8 @@ func (k keys) aiAsked(scope string) string { return k.prefix + "ai_asked:{" + sc
 // the digest that is its key stands for a scope then.
 func (k keys) aiForgotten(scope string) string { return k.prefix + "ai_forgotten:{" + scope + "}" }
 
-// aiRefused names why the model refused an answer.
-func (k keys) aiRefused(key string) string { return k.prefix + "ai_refused:{" + key + "}" }
+// aiFailed names how asking for an answer failed just now.
+func (k keys) aiFailed(key string) string { return k.prefix + "ai_failed:{" + key + "}" }
 
 // Answers keeps what is known of answers beside their entries: which ones a scope
 // has, which it waits for, and what has been forgotten.
@@ -79,15 +81,21 @@ type Asked struct {
 	Refused string // a sentence: why the model gave none; empty where it has not refused
 }
 
-// Ask notes that a scope waits for an answer, and forgets that the model refused it.
+// Failure is how asking the model failed.
+type Failure struct {
+	Reason string // a sentence for who asked; empty: it did not
+	Final  bool   // asking again would not change it
+}
+
+// Ask notes that a scope waits for an answer, and forgets failures to make it.
 func (a *Answers) Ask(ctx context.Context, scope, key string) error {
 	keys := a.store.keys
-	now := a.store.peer.now()
+	until := a.store.peer.now().Add(askedFor)
 	return a.write(ctx, "note an answer asked for", func(p redis.Pipeliner) {
 		set := keys.aiAsked(scope)
-		p.ZAddArgs(ctx, set, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(now.Add(askedFor).UnixMilli()), Member: key}}})
+		p.ZAddArgs(ctx, set, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(until.UnixMilli()), Member: key}}})
 		p.PExpire(ctx, set, askedFor)
-		p.Del(ctx, keys.aiRefused(key))
+		p.Del(ctx, keys.aiFailed(key))
 	})
 }
 
@@ -95,17 +103,40 @@ func (a *Answers) Ask(ctx context.Context, scope, key string) error {
 // is as if nobody did.
 func (a *Answers) Asked(ctx context.Context, scope, key string) (Asked, error) {
 	var until *redis.FloatCmd
-	var refused *redis.StringCmd
+	var failed *redis.StringCmd
 	var clock *redis.TimeCmd
 	err := a.write(ctx, "look for an answer asked for", func(p redis.Pipeliner) {
 		until = p.ZScore(ctx, a.store.keys.aiAsked(scope), key)
-		refused = p.Get(ctx, a.store.keys.aiRefused(key))
+		failed = p.Get(ctx, a.store.keys.aiFailed(key))
 		clock = p.Time(ctx)
 	})
 	if err != nil || until.Val() <= float64(clock.Val().UnixMilli()) {
 		return Asked{}, err
 	}
-	return Asked{Pending: refused.Val() == "", Refused: refused.Val()}, nil
+	if f := failureOf(failed.Val()); f.Final {
+		return Asked{Refused: f.Reason}, nil
+	}
+	return Asked{Pending: true}, nil
+}
+
+// Fail remembers for a moment how asking the model failed. Whoever waits for a
+// final failure waits no longer than it is remembered.
+func (a *Answers) Fail(ctx context.Context, scope, key string, f Failure) error {
+	until := a.store.peer.now().Add(refusedFor)
+	return a.write(ctx, "note a failure", func(p redis.Pipeliner) {
+		if !f.Final {
+			p.Set(ctx, a.store.keys.aiFailed(key), f.Reason, failedFor)
+			return
+		}
+		p.Set(ctx, a.store.keys.aiFailed(key), AnswerRefused+f.Reason, refusedFor)
+		p.ZAddArgs(ctx, a.store.keys.aiAsked(scope), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(until.UnixMilli()), Member: key}}})
+	})
+}
+
+// failureOf reads what Fail wrote.
+func failureOf(text string) Failure {
+	reason, final := strings.CutPrefix(text, AnswerRefused)
+	return Failure{Reason: reason, Final: final}
 }
 
 // Settle notes that a scope no longer waits for an answer.
@@ -113,33 +144,28 @@ func (a *Answers) Settle(ctx context.Context, scope, key string) error {
 	return a.write(ctx, "settle an answer", func(p redis.Pipeliner) { p.ZRem(ctx, a.store.keys.aiAsked(scope), key) })
 }
 
-// Refuse keeps, for a minute, why the model gave no answer. The reason is shown
-// to who asked.
-func (a *Answers) Refuse(ctx context.Context, scope, key, reason string) error {
-	now := a.store.peer.now()
-	return a.write(ctx, "note a refusal", func(p redis.Pipeliner) {
-		p.Set(ctx, a.store.keys.aiRefused(key), reason, refusedFor)
-		p.ZAddArgs(ctx, a.store.keys.aiAsked(scope), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(now.Add(refusedFor).UnixMilli()), Member: key}}})
-	})
-}
-
 // Claim notes that an answer is being made for a scope, and reports false where
 // scope or answer have been forgotten since the event that asked, whose stream
-// entry is named by its id. Call it with the key's lease in hand.
-func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (bool, error) {
+// entry is named by its id. Call it with the key's lease in hand. Where asking
+// has just failed, it says how.
+func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (wanted bool, failed Failure, err error) {
 	keys := a.store.keys
 	event := eventOrder(entry)
 	noted, err := a.claim.Run(ctx, a.store.client,
 		[]string{keys.aiScope(scope), keys.aiAsked(scope), keys.aiForgotten(scope)},
 		event, key, a.life.Milliseconds(), askedFor.Milliseconds()).Int()
 	if err != nil {
-		return false, fmt.Errorf("claim an answer: %w", err)
+		return false, Failure{}, fmt.Errorf("claim an answer: %w", err)
 	}
-	forgotten, err := a.store.client.Get(ctx, keys.aiForgotten(key)).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("claim an answer: %w", err)
+	var forgotten, failure *redis.StringCmd
+	err = a.write(ctx, "claim an answer", func(p redis.Pipeliner) {
+		forgotten = p.Get(ctx, keys.aiForgotten(key))
+		failure = p.Get(ctx, keys.aiFailed(key))
+	})
+	if err != nil {
+		return false, Failure{}, err
 	}
-	return noted == 1 && forgotten < event, nil
+	return noted == 1 && forgotten.Val() < event, failureOf(failure.Val()), nil
 }
 
 // Forget has a scope forgotten up to an event, and returns the keys of the

@@ -45,21 +45,21 @@ type WarmerOptions struct {
 //
 //  1. whoever finds no answer takes the key's lease and renews it while the
 //     model thinks. Then it looks again, since the answer may have come between;
-//  2. an event that finds the lease taken is put off (stream.ErrPause). When it
-//     comes back, it finds the answer, or the lease still taken, or, where that
-//     worker died, a lease that has run out, and is the next to take it.
+//  2. where the lease is taken, one event of each process looks again and again
+//     for the answer or a lease that has run out, because its holder died, and
+//     is the next to take it then. The other events of that process wait for it.
 //
-// So an event is done only once its answer stands or cannot be had, and no
-// worker waits for another. What has been a call of the model costs a delivery,
-// unless the model was busy or this process is stopped, so that no mishap is paid
-// for without end. No prompt is ever written to a log, a metric or an
-// error.
+// So an event is done only once its answer stands or cannot be had. What has been
+// a call of the model costs a delivery, unless the model was busy or this process
+// is stopped, so that no mishap is paid for without end. No prompt is ever
+// written to a log, a metric or an error.
 type Warmer struct {
 	o       WarmerOptions
 	store   *cache.Store
 	answers *cache.Answers
 	account *account
 	pause   pause
+	lines   lines
 }
 
 // NewWarmer checks the options.
@@ -80,7 +80,7 @@ func NewWarmer(store *cache.Store, o WarmerOptions) (*Warmer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("warmer: %w", err)
 	}
-	return &Warmer{o: o, store: store, answers: store.NewAnswers(o.View), account: account}, nil
+	return &Warmer{o: o, store: store, answers: store.NewAnswers(o.View), account: account, lines: newLines()}, nil
 }
 
 // Report returns what this process has asked and spared since it started.

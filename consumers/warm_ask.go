@@ -11,42 +11,97 @@ import (
 	"mythiccache/producers/stream"
 )
 
-// ask sees to it that an answer stands.
+// ask sees to it that an answer stands. One event of a key is first in this
+// process; the others wait for what becomes of it, and share its failure.
 func (w *Warmer) ask(ctx context.Context, d aiData) error {
-	switch there, err := w.present(ctx, d); {
-	case err != nil:
-		return err
-	case there:
-		return nil
+	for {
+		q, first := w.lines.join(d.key)
+		if first {
+			return w.first(ctx, d, q)
+		}
+		select {
+		case <-q.done:
+		case <-ctx.Done():
+			return later("%w", ctx.Err())
+		}
+		if q.err != nil {
+			return q.err
+		}
+		// Whoever asked with this event may have come too late to hear of it.
+		if there, err := w.present(ctx, d); err != nil || there {
+			return err
+		}
+		// The first one's question was forgotten. This one may be newer.
 	}
-	if left := w.pause.left(time.Now()); left > 0 {
-		return later("the model wants no calls for %s", left.Round(time.Millisecond))
+}
+
+// first does the work of a line.
+func (w *Warmer) first(ctx context.Context, d aiData, q *line) (err error) {
+	err = errors.New("the event before it was not handled to its end") // where seek panics
+	defer func() { w.lines.leave(d.key, q, err) }()
+	return w.seek(ctx, d)
+}
+
+// seek finds the answer or makes it, waiting while another process does.
+func (w *Warmer) seek(ctx context.Context, d aiData) error {
+	patience := time.NewTimer(w.o.CallFor + w.o.LeaseFor)
+	defer patience.Stop()
+	for {
+		if there, err := w.present(ctx, d); err != nil || there {
+			return err
+		}
+		if left := w.pause.left(time.Now()); left > 0 {
+			return later("the model wants no calls for %s", left.Round(time.Millisecond))
+		}
+		if err := w.storable(ctx); err != nil {
+			return err
+		}
+		lease, err := w.store.Lease(ctx, w.o.View, d.key, w.o.LeaseFor)
+		if err == nil {
+			return w.lead(ctx, d, lease)
+		}
+		if !errors.Is(err, cache.ErrLeased) {
+			return unavailable(err)
+		}
+		look := time.NewTimer(lookAgain)
+		select {
+		case <-look.C:
+		case <-patience.C:
+			return errors.New("another process has held the answer's lease for too long")
+		case <-ctx.Done():
+			look.Stop()
+			return later("%w", ctx.Err())
+		}
 	}
-	if err := w.storable(ctx); err != nil {
-		return err
-	}
-	lease, err := w.store.Lease(ctx, w.o.View, d.key, w.o.LeaseFor)
-	if errors.Is(err, cache.ErrLeased) {
-		return later("the answer is being made")
-	}
-	if err != nil {
-		return unavailable(err)
-	}
-	// Between the look above and the lease, another may have put the answer and
+}
+
+// lookAgain is how long after it a process looks whether another one has made an
+// answer, or has died.
+const lookAgain = 200 * time.Millisecond
+
+// lead makes an answer, unless there turns out to be no need. The lease is held.
+func (w *Warmer) lead(ctx context.Context, d aiData, lease cache.Lease) error {
+	// Between the last look and the lease, another may have put the answer and
 	// given its lease back.
 	there, err := w.present(ctx, d)
 	if err != nil || there {
 		w.giveBack(ctx, lease, "the answer is there")
 		return err
 	}
-	wanted, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
-	if err != nil {
+	wanted, failed, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
+	switch {
+	case err != nil:
 		w.giveBack(ctx, lease, "the answer was not claimed")
 		return unavailable(err)
-	}
-	if !wanted {
+	case !wanted:
 		w.giveBack(ctx, lease, "the answer was forgotten")
 		return w.settle(ctx, d)
+	case failed.Final:
+		w.giveBack(ctx, lease, cache.AnswerRefused+failed.Reason)
+		return fmt.Errorf("%s: %w", failed.Reason, stream.ErrReject)
+	case failed.Reason != "":
+		w.giveBack(ctx, lease, failed.Reason)
+		return fmt.Errorf("it was a moment ago that %s", failed.Reason)
 	}
 	return w.make(ctx, d, lease)
 }
@@ -129,36 +184,44 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 	return w.settle(ctx, d)
 }
 
-// failed gives the lease back, tells those who wait, and decides what becomes of
+// failed tells those who wait, gives the lease back, and decides what becomes of
 // the event. A failure is never stored as an answer.
 func (w *Warmer) failed(ctx context.Context, d aiData, lease cache.Lease, err error) error {
 	w.o.Log.Debug().Str("key", d.key).Err(err).Msg("no answer")
 	var refusal *ModelError
+	isRefusal := errors.As(err, &refusal)
 	switch {
 	case errors.Is(err, errLeaseLost):
-		return err
-	case errors.As(err, &refusal) && refusal.Permanent():
-		after, cancel := afterwards(ctx)
-		defer cancel()
-		// Before the announcement: who hears it may look at once.
-		noted := w.answers.Refuse(after, d.scope, d.key, err.Error())
-		w.giveBack(ctx, lease, cache.AnswerRefused+err.Error())
-		if noted != nil {
-			return unavailable(noted)
-		}
-		return fmt.Errorf("%w: %w", err, stream.ErrReject)
-	case ctx.Err() != nil:
+		return err // there is nothing to give back
+	case ctx.Err() != nil && !isRefusal:
 		w.giveBack(ctx, lease, "the worker stops")
 		return later("%w", err)
 	}
-	w.giveBack(ctx, lease, err.Error())
-	if refusal != nil && (refusal.Busy() || refusal.RetryAfter > 0) {
+	if isRefusal && (refusal.Busy() || refusal.RetryAfter > 0) {
 		w.slowDown(refusal)
 	}
-	if refusal != nil && refusal.Busy() {
+	if isRefusal && refusal.Busy() {
+		w.giveBack(ctx, lease, err.Error())
 		return later("%w", err)
 	}
+	failure := cache.Failure{Reason: err.Error(), Final: isRefusal && refusal.Permanent()}
+	// Before the lease is free, so that the next one to hold it knows.
+	w.note(ctx, d, failure)
+	if failure.Final {
+		w.giveBack(ctx, lease, cache.AnswerRefused+failure.Reason)
+		return fmt.Errorf("%w: %w", err, stream.ErrReject)
+	}
+	w.giveBack(ctx, lease, failure.Reason)
 	return err
+}
+
+// note remembers a failure. Where that fails, the model is asked once more.
+func (w *Warmer) note(ctx context.Context, d aiData, f cache.Failure) {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	if err := w.answers.Fail(ctx, d.scope, d.key, f); err != nil {
+		w.o.Log.Warn().Err(err).Str("key", d.key).Msg("failure of the model not noted")
+	}
 }
 
 // giveBack ends a lease without an answer.

@@ -56,7 +56,7 @@ func (w *Warmer) take(ctx context.Context, d aiData) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	wanted, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
+	wanted, _, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
 	if err != nil {
 		w.giveBack(ctx, lease, "the answer was not claimed")
 		return unavailable(err)

@@ -67,7 +67,7 @@ func (r Reply) write(w http.ResponseWriter, call Call) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(`{"id":"chatcmpl-cut","choices":[{"message":{"content":"half an ans`))
 		_ = http.NewResponseController(w).Flush() // or the status would not get through either
-		panic(http.ErrAbortHandler) // net/http's own way to break a connection
+		panic(http.ErrAbortHandler)               // net/http's own way to break a connection
 	case r.Status != 0 && r.Status != http.StatusOK:
 		writeError(w, r.Status, "invalid_request_error", r.Code, r.Message)
 	default:

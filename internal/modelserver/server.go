@@ -26,6 +26,7 @@ type Call struct {
 type Server struct {
 	http    *httptest.Server
 	closing chan struct{}
+	once    sync.Once // closes closing
 	arrived chan Call
 
 	mu     sync.Mutex
@@ -58,9 +59,9 @@ func Start() *Server {
 	return s
 }
 
-// Close ends the server; calls that are held are cut.
+// Close ends the server; calls that are held are cut. It may be called again.
 func (s *Server) Close() {
-	close(s.closing)
+	s.once.Do(func() { close(s.closing) })
 	s.http.Close()
 }
 
