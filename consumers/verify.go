@@ -59,7 +59,7 @@ func Verify(ctx context.Context, store *cache.Store, loader *Loader, views *view
 		if v.Model {
 			continue
 		}
-		keys, err := cachedKeys(ctx, store, v, o.Sample)
+		keys, err := CachedKeys(ctx, store, v, o.Sample)
 		if err != nil {
 			return audit, fmt.Errorf("verify %s: %w", v.Name, err)
 		}
@@ -96,9 +96,9 @@ func (a *Audit) add(f Finding) {
 	}
 }
 
-// cachedKeys returns the keys of a view that Redis holds something for, all of
+// CachedKeys returns the keys of a view that Redis holds something for, all of
 // them or a random sample (reservoir sampling, Vitter 1985, algorithm R).
-func cachedKeys(ctx context.Context, store *cache.Store, v *view.View, sample int) ([]string, error) {
+func CachedKeys(ctx context.Context, store *cache.Store, v *view.View, sample int) ([]string, error) {
 	empty, err := store.Inspect(ctx, v, "")
 	if err != nil {
 		return nil, err

@@ -148,7 +148,7 @@ func (p *program) purgeView(ctx context.Context, c *config, store *cache.Store, 
 	if v.Model {
 		return store.Fence(ctx, v, version.Version{})
 	}
-	keys, err := consumers.CachedKeys(ctx, store, v)
+	keys, err := consumers.CachedKeys(ctx, store, v, 0)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (p *program) purgeUser(ctx context.Context, c *config, store *cache.Store, 
 			changes = append(changes, cache.Change{View: v, Key: user})
 			continue
 		}
-		keys, err := consumers.CachedKeys(ctx, store, v)
+		keys, err := consumers.CachedKeys(ctx, store, v, 0)
 		if err != nil {
 			return err
 		}
