@@ -17,7 +17,7 @@ import (
 // required.
 type ConfirmerOptions struct {
 	Keys   stream.Keys
-	Groups map[string][]string // the topics that each group must have caught up with
+	Groups map[string][]string // the topics that each group must have caught up with: of the groups that end entries
 
 	// Relay returns the run_id of the Redis in which the relay that leads, in
 	// whichever process, has last found or written its position; "" for none.
