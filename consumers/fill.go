@@ -99,6 +99,12 @@ func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptio
 	if err != nil {
 		return outcomeOf(err), errors.Join(err, f.giveUp(ctx, lease, outcomeOf(err)))
 	}
+	if loaded.Version.Compare(o.AtLeast) < 0 {
+		// The change was seen elsewhere than where loads go: after a failover, the
+		// old primary may still answer.
+		err := fmt.Errorf("fill %s: loaded at %s, which is older than the change at %s", v.Name, loaded.Version, o.AtLeast)
+		return "behind", errors.Join(err, f.giveUp(ctx, lease, "behind"))
+	}
 	_, err = f.store.Put(ctx, lease, cache.Fill{
 		Negative: !loaded.Found, Owner: loaded.Owner, Owned: loaded.Owned,
 		Version: loaded.Version, Snapshot: loaded.Snapshot, Body: loaded.Body, LoadTook: loaded.Took,

@@ -7,6 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"mythiccache/cache"
+	"mythiccache/cache/version"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
@@ -138,6 +139,18 @@ func TestPrecomputerPausesWhilePostgresIsAwayAndInvalidationGoesOn(t *testing.T)
 		return nil
 	})
 	w.wants("thing", "a", `{"n" : 2}`)
+}
+
+// After a failover loads may still go to the old primary, whose epoch is older
+// than the event's.
+func TestPrecomputerPutsNothingOlderThanTheChange(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	ahead := version.Snapshot{Epoch: w.now().Epoch() + 1, Xmin: 3, Xmax: 3}.Version()
+	w.ends(w.precomputer(0).Handle(w.ctx, messages(changed("thing", "a", ahead))), errAny)
+	w.wants("thing", "a", "")
+	w.fill("thing", "a") // the lease was given back
 }
 
 func TestLoadThatFailsCostsADelivery(t *testing.T) {
