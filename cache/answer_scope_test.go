@@ -1,0 +1,102 @@
+package cache_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"mythiccache/cache"
+	"mythiccache/internal/testserver"
+)
+
+func TestAnswersAreClaimedAndForgotten(t *testing.T) {
+	r := testserver.NewRedis(t)
+	s := newStore(t, r, cache.Options{})
+	a := s.NewAnswers(answers())
+	ctx := t.Context()
+	claim := func(scope, key, entry string, want bool) {
+		t.Helper()
+		if got, failed, err := a.Claim(ctx, scope, key, entry); err != nil || got != want || failed != (cache.Failure{}) {
+			t.Errorf("claiming %s for %s as of %s is %v, %+v (%v)", key, scope, entry, got, failed, err)
+		}
+	}
+	forget := func(scope, entry string, want ...string) {
+		t.Helper()
+		got, err := a.Forget(ctx, scope, entry)
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("forgetting %s as of %s finds %q (%v)", scope, entry, got, err)
+		}
+	}
+	claim("a", "k1", "1000-0", true)
+	claim("a", "k2", "1000-9", true)
+	claim("b", "k3", "1000-0", true)
+	forget("nobody", "1000-5")
+	forget("a", "1000-5", "k1", "k2")
+	// Numbers, not texts: 10 is after 9, and 999 before 1000.
+	claim("a", "k1", "1000-5", false)
+	claim("a", "k1", "1000-4", false)
+	claim("a", "k1", "999-99", false)
+	claim("a", "k1", "1000-10", true)
+	claim("a", "k1", "10000-0", true)
+	claim("b", "k3", "1000-0", true)
+	// An older event that comes late takes nothing back.
+	forget("a", "10-0", "k1", "k2")
+	claim("a", "k1", "1000-4", false)
+	// One answer alone.
+	if err := a.ForgetKey(ctx, "k3", "2000-0"); err != nil {
+		t.Fatal(err)
+	}
+	claim("b", "k3", "1999-0", false)
+	claim("b", "k3", "2000-1", true)
+	claim("b", "k4", "1000-0", true)
+}
+
+func TestAnswersAskedFor(t *testing.T) {
+	r := testserver.NewRedis(t)
+	s := newStore(t, r, cache.Options{})
+	a := s.NewAnswers(answers())
+	ctx := t.Context()
+	stands := func(scope string, want cache.Asked) {
+		t.Helper()
+		if got, err := a.Asked(ctx, scope, "k"); err != nil || got != want {
+			t.Errorf("%s is told %+v (%v), not %+v", scope, got, err, want)
+		}
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stands("a", cache.Asked{})
+	do(a.Ask(ctx, "a", "k"))
+	stands("a", cache.Asked{Pending: true})
+	stands("b", cache.Asked{})
+	do(a.Fail(ctx, "a", "k", cache.Failure{Reason: "busy"}))
+	stands("a", cache.Asked{Pending: true})
+	do(a.Fail(ctx, "a", "k", cache.Failure{Reason: "no", Final: true}))
+	stands("a", cache.Asked{Refused: "no"})
+	if _, failed, err := a.Claim(ctx, "a", "k", "1-0"); err != nil || failed != (cache.Failure{Reason: "no", Final: true}) {
+		t.Errorf("a worker is told %+v (%v)", failed, err)
+	}
+	do(a.Ask(ctx, "a", "k"))
+	stands("a", cache.Asked{Pending: true})
+	do(a.Settle(ctx, "a", "k"))
+	stands("a", cache.Asked{})
+	do(a.Ask(ctx, "a", "k"))
+	if _, err := a.Forget(ctx, "a", "1-0"); err != nil {
+		t.Fatal(err)
+	}
+	stands("a", cache.Asked{})
+
+	client := r.Client(t)
+	for _, key := range client.Keys(ctx, "mythic:ai_*").Val() {
+		if ttl := client.PTTL(ctx, key).Val(); ttl <= 0 {
+			t.Errorf("%s has no TTL", key)
+		}
+	}
+	if ttl := client.PTTL(ctx, "mythic:ai_scope:{a}").Val(); ttl <= answers().TTL || ttl > answers().TTL+time.Hour {
+		t.Errorf("the index lives for %s", ttl)
+	}
+}
