@@ -1,0 +1,208 @@
+package api
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"mythiccache/producers/event"
+)
+
+const (
+	structured = "application/cloudevents+json"
+	batch      = "application/cloudevents-batch+json"
+)
+
+// post sends to /events as the app.
+func (w *world) post(media, body string, headers ...string) *answer {
+	w.t.Helper()
+	headers = append(headers, "Authorization", "Bearer "+eventsToken)
+	if media != "" {
+		headers = append(headers, "Content-Type", media)
+	}
+	return w.do(http.MethodPost, "/events", body, headers...)
+}
+
+// cloud is a structured event of a type, with more members.
+func cloud(eventType, more string) string {
+	return fmt.Sprintf(`{"specversion":"1.0","id":"e1","source":"app","type":%q%s}`, eventType, more)
+}
+
+func TestEventsReachTheirStreams(t *testing.T) {
+	w := begin(t)
+	when := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
+	want := event.Event{
+		ID: "e1", Type: "run.progress", Source: "app", Subject: "RUN1", Time: when,
+		Data: []byte(`{"current_stage":"scraping"}`), Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	}
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	attributes := `,"subject":"RUN1","time":"2026-01-02T04:04:05.6+01:00","traceparent":"` + trace + `"`
+	asJSON := cloud("run.progress", attributes+`, "data" : { "current_stage" : "scraping" }`)
+	encoded := base64.StdEncoding.EncodeToString([]byte(`{"current_stage":"scraping"}`))
+	for name, send := range map[string]func() *answer{
+		"structured":     func() *answer { return w.post(structured, asJSON) },
+		"with a charset": func() *answer { return w.post(structured+"; charset=UTF-8", asJSON) },
+		"batch":          func() *answer { return w.post(batch, "["+asJSON+"]") },
+		"base64": func() *answer {
+			return w.post(structured, cloud("run.progress", attributes+`,"data_base64":"`+encoded+`"`))
+		},
+		"json":       func() *answer { return w.post("application/json", asJSON) },
+		"json, many": func() *answer { return w.post("application/json", " ["+asJSON+"]") },
+		"curl -d":    func() *answer { return w.post("application/x-www-form-urlencoded", asJSON) },
+		"no type":    func() *answer { return w.post("", asJSON) },
+		"unknown and null": func() *answer {
+			return w.post(structured, cloud("run.progress", attributes+`,"dataschema":null,"priority":3,"data":{"current_stage":"scraping"}`))
+		},
+		"binary": func() *answer {
+			return w.post("application/json", `{"current_stage": "scraping"}`, "ce-specversion", "1.0", "ce-id", "e1", "ce-source", "app",
+				"ce-type", "run.progress", "ce-subject", "RUN%31", "ce-time", "2026-01-02T03:04:05.6Z", "traceparent", trace)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(w.events.all())
+			a := send()
+			a.wants(t, 202, map[string]string{"Cache-Control": "no-store"})
+			all := w.events.all()
+			if len(all) != before+1 {
+				t.Fatalf("%d events appended", len(all)-before)
+			}
+			if got := all[before]; fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+				t.Errorf("appended %+v\nwant     %+v", got, want)
+			}
+			last, err := w.client.XRevRangeN(t.Context(), "mythic:{stream}:run", "+", "-", 1).Result()
+			if err != nil || len(last) != 1 || string(a.body) != fmt.Sprintf(`{"accepted":[{"index":0,"id":"e1","entry":%q}]}`, last[0].ID) {
+				t.Errorf("%v %v; answered %s", last, err, a.body)
+			}
+		})
+	}
+}
+
+func TestAnEventByHandNeedsOnlyAType(t *testing.T) {
+	w := begin(t)
+	w.post("application/json", `{"type":"ai.forget"}`).wants(t, 202, nil)
+	e := w.events.all()[0]
+	if e.ID == "" || e.Source == "" || e.Time.IsZero() || e.Data != nil {
+		t.Errorf("%+v", e)
+	}
+	w.post(structured, `{"type":"ai.forget"}`).wants(t, 400, nil)
+	w.post(batch, `[]`).wants(t, 202, nil)
+}
+
+func TestEventsThatAreRefused(t *testing.T) {
+	w := begin(t)
+	deep := strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)
+	for name, c := range map[string]struct {
+		media, body string
+		code        int
+		says        string
+	}{
+		"no JSON":           {structured, `{`, 400, "not JSON"},
+		"empty":             {structured, ``, 400, "not JSON"},
+		"no object":         {structured, `"x"`, 400, "not a JSON object"},
+		"null":              {structured, `null`, 400, "not a JSON object"},
+		"array":             {structured, `[]`, 400, "not a JSON object"},
+		"no array":          {batch, `{}`, 400, "not a JSON array"},
+		"no id":             {structured, `{"specversion":"1.0","source":"a","type":"run.started","subject":"r"}`, 400, "id is missing"},
+		"no source":         {structured, `{"specversion":"1.0","id":"a","type":"run.started","subject":"r"}`, 400, "source is missing"},
+		"no type":           {structured, `{"specversion":"1.0","id":"a","source":"a","subject":"r"}`, 400, "type is missing"},
+		"old specversion":   {structured, `{"specversion":"0.3","id":"a","source":"a","type":"run.started","subject":"r"}`, 400, `specversion is "0.3"`},
+		"upper case":        {structured, `{"specversion":"1.0","ID":"a","source":"a","type":"run.started","subject":"r"}`, 400, "id is missing"},
+		"id is a number":    {structured, `{"specversion":"1.0","id":7,"source":"a","type":"run.started","subject":"r"}`, 400, "id is not a string"},
+		"no subject":        {structured, cloud("run.started", ""), 400, "run.started needs a subject"},
+		"no topic":          {structured, cloud("started", `,"subject":"r"`), 400, "not of the form"},
+		"time":              {structured, cloud("run.started", `,"subject":"r","time":"today"`), 400, "time is not"},
+		"not JSON data":     {structured, cloud("run.started", `,"subject":"r","datacontenttype":"text/xml","data":"<a/>"`), 400, "datacontenttype"},
+		"bad base64":        {structured, cloud("run.started", `,"subject":"r","data_base64":"*"`), 400, "not base64"},
+		"base64 of no JSON": {structured, cloud("run.started", `,"subject":"r","data_base64":"eA=="`), 400, "data is not JSON"},
+		"both datas":        {structured, cloud("run.started", `,"subject":"r","data":1,"data_base64":"MQ=="`), 400, "exclude one another"},
+		"NUL":               {structured, cloud("run.started", `,"subject":"a\u0000b"`), 400, "not text"},
+		"long subject":      {structured, cloud("run.started", `,"subject":"`+strings.Repeat("x", 513)+`"`), 400, "513 bytes"},
+		"a table's topic":   {structured, cloud("processing_sessions.changed", `,"subject":"r"`), 400, `nobody consumes the topic "processing_sessions"`},
+		"a fill":            {structured, cloud("fill.requested", `,"subject":"r"`), 400, "fill"},
+		"unknown topic":     {structured, cloud("order.paid", `,"subject":"r"`), 400, `nobody consumes the topic "order"`},
+		"unknown type":      {structured, cloud("books.deleted", `,"subject":"r"`), 400, `no view names the type "books.deleted"`},
+		"a view":            {structured, cloud("books.changed", `,"subject":"r","view":"user_books"`), 400, "view is the worker's own"},
+		"a version":         {structured, cloud("books.changed", `,"subject":"r","version":"ffff"`), 400, "version is the worker's own"},
+		"too deep":          {structured, cloud("run.started", `,"subject":"r","data":`+deep), 400, "nested 66 deep"},
+		"too deep, batch":   {batch, deep, 400, "nested"},
+		"too long":          {structured, cloud("run.started", `,"subject":"`+strings.Repeat("x", maxEventsBody)+`"`), 413, "longer than"},
+		"too much data":     {structured, cloud("run.started", `,"subject":"r","data":"`+strings.Repeat("x", event.MaxData)+`"`), 400, "at most 1048576"},
+		"too many":          {batch, "[" + strings.Repeat("1,", maxBatch) + "1]", 413, "at most 1000"},
+		"media type":        {"text/plain", "x", 415, "events come as"},
+		"no media type":     {"/", "x", 415, "cannot be read"},
+		"charset":           {structured + "; charset=latin1", "{}", 415, "UTF-8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := w.post(c.media, c.body)
+			a.wants(t, c.code, nil)
+			p := a.problem(t)
+			if text := fmt.Sprint(p.Detail, p.Errors); !strings.Contains(text, c.says) {
+				t.Errorf("%q does not say %q", text, c.says)
+			}
+		})
+	}
+	binary := func(headers ...string) *answer { return w.post("application/json", "{}", headers...) }
+	binary("ce-specversion", "1.0", "ce-id", "a", "ce-id", "b", "ce-source", "a", "ce-type", "ai.forget").wants(t, 400, nil)
+	binary("ce-specversion", "1.0", "ce-id", "a", "ce-source", "a").wants(t, 400, nil)
+	binary("ce-type", "ai.forget", "ce-id", "a", "ce-source", "a").wants(t, 400, nil)
+	w.post("text/plain", "x", "ce-specversion", "1.0", "ce-id", "a", "ce-source", "a", "ce-type", "ai.forget").wants(t, 400, nil)
+	w.post("", deep, "ce-specversion", "1.0", "ce-id", "a", "ce-source", "a", "ce-type", "ai.forget").wants(t, 400, nil)
+	if n := len(w.events.all()); n != 0 {
+		t.Errorf("%d events were taken", n)
+	}
+}
+
+func TestABatchIsTakenWholeOrNotAtAll(t *testing.T) {
+	w := begin(t)
+	good := func(id string) string {
+		return fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"app","type":"run.started","subject":"RUN1"}`, id)
+	}
+	a := w.post(batch, "["+strings.Join([]string{good("a"), `{"specversion":"1.0","id":"b","source":"app","type":"no.such","subject":"x"}`, good("c"), `7`}, ",")+"]")
+	a.wants(t, 400, nil)
+	p := a.problem(t)
+	if p.Type != "/docs#events-refused" || !strings.Contains(p.Detail, "2 of 4 events are wrong; none was taken") ||
+		len(p.Errors) != 2 || p.Errors[0].Index != 1 || p.Errors[0].ID != "b" || p.Errors[1].Index != 3 {
+		t.Errorf("problem %+v", p)
+	}
+	if n := len(w.events.all()); n != 0 {
+		t.Errorf("%d events were taken", n)
+	}
+	w.post(batch, "["+good("a")+","+good("b")+"]").wants(t, 202, nil)
+	if n := len(w.events.all()); n != 2 {
+		t.Errorf("%d events were taken", n)
+	}
+	// Redis goes away after one of them.
+	w.events.failWith(errors.New("dial tcp 10.1.2.3:6379"), 1)
+	a = w.post(batch, "["+good("a")+","+good("b")+"]")
+	a.wants(t, 503, map[string]string{"Retry-After": "1"})
+	p = a.problem(t)
+	if len(p.Accepted) != 1 || p.Accepted[0].Index != 0 || p.Accepted[0].Entry == "" || !strings.Contains(p.Detail, "1 of 2") || strings.Contains(string(a.body), "10.1.2.3") {
+		t.Errorf("problem %s", a.body)
+	}
+}
+
+func TestEventsAreForTheApp(t *testing.T) {
+	w := begin(t)
+	body := cloud("run.started", `,"subject":"r"`)
+	for _, authorization := range []string{"", token(t, "user_1"), "Bearer x", "Bearer " + adminToken} {
+		headers := []string{"Content-Type", structured}
+		if authorization != "" {
+			headers = append(headers, "Authorization", authorization)
+		}
+		w.do(http.MethodPost, "/events", body, headers...).wants(t, 401, map[string]string{"WWW-Authenticate": "Bearer .*"})
+	}
+	if n := len(w.events.all()); n != 0 {
+		t.Errorf("%d events were taken", n)
+	}
+	w = begin(t, func(o *Options) { o.EventsToken = "" })
+	for _, authorization := range []string{"Bearer ", "Bearer x", ""} {
+		a := w.do(http.MethodPost, "/events", body, "Authorization", authorization, "Content-Type", structured)
+		if a.StatusCode != 403 && a.StatusCode != 401 {
+			t.Errorf("%q: %d", authorization, a.StatusCode)
+		}
+	}
+}
