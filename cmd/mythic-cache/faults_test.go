@@ -179,22 +179,23 @@ func TestCrashRestartOfPostgres(t *testing.T) {
 	if err := s.crash(pid); err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, "a new connection", func() error {
+	testserver.Eventually(t, "a new epoch", func() error {
+		// A connection may still be made to the server that is going down.
 		conn, err := pgx.Connect(t.Context(), s.database)
 		if err != nil {
+			return err
+		}
+		var now int64
+		if err = conn.QueryRow(t.Context(), `SELECT epoch FROM mythic_cache.epoch`).Scan(&now); err == nil && now <= epoch {
+			err = fmt.Errorf("epoch %d", now)
+		}
+		if err != nil {
+			conn.Close(t.Context())
 			return err
 		}
 		s.conn = conn
 		t.Cleanup(func() { conn.Close(context.Background()) })
 		return nil
-	})
-	testserver.Eventually(t, "a new epoch", func() error {
-		var now int64
-		err := s.conn.QueryRow(t.Context(), `SELECT epoch FROM mythic_cache.epoch`).Scan(&now)
-		if err == nil && now <= epoch {
-			err = fmt.Errorf("epoch %d", now)
-		}
-		return err
 	})
 	s.fresh("ann", "bob")
 	s.exec(`UPDATE books SET title = 'after the crash' WHERE run_id = 'ann1'`)

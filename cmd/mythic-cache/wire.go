@@ -191,6 +191,15 @@ func (c *config) model() (consumers.Model, error) {
 	return model, nil
 }
 
+// defaultModel returns the model of a request that names none; "" where each has
+// to name one.
+func (c *config) defaultModel() string {
+	if c.LLMBaseURL == "" && c.LLMModel == "" {
+		return consumers.DemoModelName
+	}
+	return c.LLMModel
+}
+
 // addWarmer adds the group that asks the model, where a view wants it.
 func (w *worker) addWarmer(schema *schemaGate) error {
 	answers := answersView(w.views)
@@ -202,7 +211,7 @@ func (w *worker) addWarmer(schema *schemaGate) error {
 		return err
 	}
 	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
-		View: answers, Model: model, DefaultModel: w.LLMModel, Log: w.log, Metrics: w.metrics,
+		View: answers, Model: model, DefaultModel: w.defaultModel(), Log: w.log, Metrics: w.metrics,
 	})
 	if err != nil {
 		return err
@@ -267,7 +276,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, Issuer: w.AuthIssuer, Audience: w.AuthAudience, JWKS: w.AuthJWKS,
 		},
 		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
-		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.LLMModel,
+		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.defaultModel(),
 		Log: w.log, Registry: w.metrics, Version: programVersion,
 	})
 	if err != nil {
