@@ -44,6 +44,7 @@ func (f *feed) settle(ctx context.Context, outcomes []outcome) {
 	var back []*delivery
 	ops := f.acknowledge(outcomes)
 	now := time.Now()
+	var dead []outcome
 	for _, o := range outcomes {
 		switch {
 		case o.err == nil:
@@ -51,7 +52,16 @@ func (f *feed) settle(ctx context.Context, outcomes []outcome) {
 			back = append(back, o.d)
 		default:
 			ops = append(ops, f.fail(o, now))
+			if f.spent(o) {
+				dead = append(dead, o)
+			}
 		}
+	}
+	if len(dead) > 0 { // one line for all, since bad events come in floods
+		first := dead[0]
+		f.o.log.Warn().Int("events", len(dead)).Str("topic", first.d.topic).Str("entry", first.d.id).
+			Str("type", first.d.eventType()).Int("deliveries", first.d.deliveries).AnErr("first", first.err).
+			Msg("events became dead letters")
 	}
 	if len(back) > 0 {
 		f.handBack(ctx, back)
@@ -150,6 +160,11 @@ func (f *feed) acknowledge(outcomes []outcome) []op {
 	return ops
 }
 
+// spent reports whether an outcome is the last of its event.
+func (f *feed) spent(o outcome) bool {
+	return !errors.Is(o.err, ErrPause) && (final(o.err) || o.d.deliveries >= f.o.maxDeliveries)
+}
+
 // fail parks or buries a delivery that failed.
 func (f *feed) fail(o outcome, now time.Time) op {
 	d, first := o.d, o.d.first
@@ -163,8 +178,8 @@ func (f *feed) fail(o outcome, now time.Time) op {
 		f.o.metrics.settled(f.o.group, d.topic, "paused", 1)
 		delay := max(time.Until(f.gate.closedUntil()), pauseLeast)
 		return f.park(d, first, o.err, delay, d.deliveries-1)
-	case final(o.err) || d.deliveries >= f.o.maxDeliveries:
-		log.Warn().Err(o.err).Msg("event is a dead letter")
+	case f.spent(o):
+		log.Debug().Err(o.err).Msg("event is a dead letter")
 		f.o.metrics.settled(f.o.group, d.topic, "dead", 1)
 		return f.bury(d, first, now, o.err)
 	default:
