@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"mythiccache/cache/view"
 )
@@ -116,7 +117,7 @@ func describeView(operation map[string]any, v *view.View, schemas map[string]str
 	title := strings.ReplaceAll(v.Name, "_", " ")
 	operation["operationId"] = "get_" + v.Name
 	operation["summary"] = strings.ToUpper(title[:1]) + title[1:]
-	kept := fmt.Sprintf("Fresh for %s", v.TTL)
+	kept := "Fresh for " + spell(v.TTL)
 	if v.HTTP.Key == view.Caller {
 		operation["description"] = "The caller's own entry. " + kept + ", dropped as soon as it changes."
 		operation["security"] = []any{map[string]any{"user": []any{}}, map[string]any{"app": []any{}}, map[string]any{"gateway": []any{}}}
@@ -139,4 +140,16 @@ func describeView(operation map[string]any, v *view.View, schemas map[string]str
 	if found != nil {
 		found["content"] = map[string]any{"application/json": map[string]any{"schema": schema}}
 	}
+}
+
+// spell writes 30m for what String calls 30m0s.
+func spell(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }

@@ -139,6 +139,6 @@ func (r *rule) announce(h http.Header, a cache.Admission) {
 
 // refusal is the problem of a request over the limit.
 func (r *rule) refusal(a cache.Admission) *Problem {
-	return problem(kindLimited, fmt.Sprintf("at most %d requests in %s", r.count, r.per)).
+	return problem(kindLimited, fmt.Sprintf("at most %d requests in %s", r.count, spell(r.per))).
 		later(max(a.RetryAfter, time.Second))
 }

@@ -99,9 +99,6 @@ func New(o Options) (*Server, error) {
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
-	if err := checkViews(o.Views); err != nil {
-		return nil, fmt.Errorf("api: %w", err)
-	}
 	s := &Server{
 		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, fixed: newFixed(),
 		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting),

@@ -16,7 +16,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"mythiccache/cache/view"
 	"mythiccache/producers/event"
 )
 
@@ -118,14 +117,10 @@ func TestServeFinishesWhatIsInFlight(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	w := begin(t)
 	for sentence, change := range map[string]func(*Options){
-		"are needed":           func(o *Options) { o.Store = nil },
-		"may be negative":      func(o *Options) { o.MissWait = -1 },
-		"RATE_LIMITS":          func(o *Options) { o.Limits = "x" },
-		"duplicate metrics":    func(o *Options) { o.Registry = w.server.o.Registry },
-		"cannot be the caller": func(o *Options) { o.Views = parse(t, "key: [a, b]", "/x, key: caller") },
-		"served twice": func(o *Options) {
-			o.Views = parse(t, "key: [a]", "/ai/answers, key: caller", "/ai/answers, key: caller")
-		},
+		"are needed":        func(o *Options) { o.Store = nil },
+		"may be negative":   func(o *Options) { o.MissWait = -1 },
+		"RATE_LIMITS":       func(o *Options) { o.Limits = "x" },
+		"duplicate metrics": func(o *Options) { o.Registry = w.server.o.Registry },
 	} {
 		o := w.server.o
 		o.Registry = nil
@@ -136,22 +131,19 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// parse reads views that differ in key and path.
-func parse(t *testing.T, key string, https ...string) *view.Set {
-	t.Helper()
-	text := "views:\n"
-	for i, http := range https {
-		load := "$1"
-		if strings.Contains(key, ",") {
-			load = "$1 || $2"
-		}
-		text += fmt.Sprintf("  v%d:\n    %s\n    ttl: 1m\n    load: SELECT to_json(%s)\n    tables: {t: SELECT a FROM changed}\n    http: {path: %s}\n", i, key, load, http)
+func TestRoutesThatExcludeOneAnother(t *testing.T) {
+	s := begin(t).server
+	get := func(path string) route { return route{method: http.MethodGet, path: path} }
+	if _, err := s.bind([]route{get("/a"), get("/a")}); err == nil || !strings.Contains(err.Error(), "GET /a is served twice") {
+		t.Errorf("twice: %v", err)
 	}
-	views, err := view.Parse("test.yaml", []byte(text), func(string) (string, bool) { return "", false })
+	endpoints, err := s.bind([]route{get("/a/{x}"), get("/{y}/b")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return views
+	if _, err := s.mux(endpoints); err == nil || !strings.Contains(err.Error(), "cannot be served") {
+		t.Errorf("a clash: %v", err)
+	}
 }
 
 func TestTheDocumentNamesEveryRoute(t *testing.T) {

@@ -36,16 +36,6 @@ func (s *Server) viewRoutes() []route {
 	return routes
 }
 
-// checkViews refuses views that cannot be served as they are written.
-func checkViews(views *view.Set) error {
-	for _, v := range views.All() {
-		if v.HTTP != nil && v.HTTP.Key == view.Caller && len(v.Key) != 1 {
-			return fmt.Errorf("view %s: a key of %d parts cannot be the caller", v.Name, len(v.Key))
-		}
-	}
-	return nil
-}
-
 // getView answers with an entry of a view.
 func (s *Server) getView(x *exchange, v *view.View) error {
 	key, err := x.key(v)

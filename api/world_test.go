@@ -66,7 +66,7 @@ const (
 
 // world is a server with a Redis of its own, and what a test needs around it.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	redis  *testserver.Redis
 	client *redis.Client
 	store  *cache.Store
@@ -80,7 +80,7 @@ type world struct {
 }
 
 // begin starts a world on the shared Redis. The test changes options as needed.
-func begin(t *testing.T, change ...func(*Options)) *world {
+func begin(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
 	select {
 	case <-shared.Gone(): // by the test before

@@ -93,7 +93,7 @@
         for (const [name, header] of headers) rows.append(el("dt", {}, el("code", {}, name)), el("dd", {}, header.description || header.schema.const || ""));
         inside.append(rows);
       }
-      return el("details", {},
+      return el("details", code < "300" ? { open: "" } : {},
         el("summary", {}, el("span", { class: "code" + (bad ? " bad" : "") }, code === "default" ? "other" : code), el("span", { class: "text" }, value.description || "")),
         inside);
     };
