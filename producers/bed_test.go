@@ -1,4 +1,4 @@
-package producers_test
+package producers
 
 import (
 	"context"
@@ -19,7 +19,6 @@ import (
 	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 	"mythiccache/migrations"
-	"mythiccache/producers"
 	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
@@ -79,13 +78,17 @@ func parse(t *testing.T, text string) *view.Set {
 	return views
 }
 
-func newBed(t *testing.T) *bed { return newBedOn(t, postgres, mythic(t)) }
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	t.Parallel()
+	return newBedOn(t, postgres, mythic(t))
+}
 
 func newBedOn(t *testing.T, pg *testserver.Postgres, views *view.Set) *bed {
 	t.Helper()
 	r := testserver.NewRedis(t)
 	b := &bed{t: t, url: pg.Database(t), views: views, redis: r, client: r.Client(t), keys: stream.NewKeys("mythic:"), fences: &fences{}}
-	if _, err := producers.Migrate(t.Context(), b.url); err != nil {
+	if _, err := Migrate(t.Context(), b.url); err != nil {
 		t.Fatal(err)
 	}
 	b.conn = b.connect()
@@ -96,7 +99,7 @@ func newBedOn(t *testing.T, pg *testserver.Postgres, views *view.Set) *bed {
 
 func (b *bed) install() []string {
 	b.t.Helper()
-	said, err := producers.Install(b.t.Context(), b.conn, b.views)
+	said, err := Install(b.t.Context(), b.conn, b.views)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -141,17 +144,17 @@ func (b *bed) dial(url string) stream.Dial {
 	}
 }
 
-func (b *bed) options() producers.RelayOptions {
-	return producers.RelayOptions{URL: b.url, Dial: b.dial(b.redis.URL()), Keys: b.keys, Views: b.views, Fences: b.fences,
+func (b *bed) options() RelayOptions {
+	return RelayOptions{URL: b.url, Dial: b.dial(b.redis.URL()), Keys: b.keys, Views: b.views, Fences: b.fences,
 		Log: zerolog.New(zerolog.NewTestWriter(b.t)).Level(zerolog.InfoLevel)}
 }
 
 // relay runs a relay until stop is called or the test ends.
-func (b *bed) relay() (r *producers.Relay, stop func()) { return b.relayWith(b.options()) }
+func (b *bed) relay() (r *Relay, stop func()) { return b.relayWith(b.options()) }
 
-func (b *bed) relayWith(o producers.RelayOptions) (r *producers.Relay, stop func()) {
+func (b *bed) relayWith(o RelayOptions) (r *Relay, stop func()) {
 	b.t.Helper()
-	r, err := producers.NewRelay(o)
+	r, err := NewRelay(o)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -168,10 +171,16 @@ func (b *bed) relayWith(o producers.RelayOptions) (r *producers.Relay, stop func
 	return r, stop
 }
 
-// events returns what is in the streams of all topics, stream by stream.
-func (b *bed) events() []event.Event {
+// entry is an event and where it stands.
+type entry struct {
+	event.Event
+	stream, at string
+}
+
+// entries returns what is in the streams, stream by stream.
+func (b *bed) entries() []entry {
 	b.t.Helper()
-	var all []event.Event
+	var all []entry
 	names, err := b.client.Keys(b.t.Context(), "mythic:{stream}:*").Result()
 	if err != nil {
 		b.t.Fatal(err)
@@ -181,19 +190,19 @@ func (b *bed) events() []event.Event {
 		if name == b.keys.Position() {
 			continue
 		}
-		entries, err := b.client.XRange(b.t.Context(), name, "-", "+").Result()
+		found, err := b.client.XRange(b.t.Context(), name, "-", "+").Result()
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		for _, entry := range entries {
-			e, err := event.Parse(func(field string) string { s, _ := entry.Values[field].(string); return s })
+		for _, x := range found {
+			e, err := event.Parse(func(field string) string { s, _ := x.Values[field].(string); return s })
 			if err != nil {
-				b.t.Fatalf("%s %v: %v", name, entry, err)
+				b.t.Fatalf("%s %v: %v", name, x, err)
 			}
 			if name != b.keys.Topic(e.Topic()) {
 				b.t.Errorf("%s is in %s", e.Type, name)
 			}
-			all = append(all, e)
+			all = append(all, entry{e, name, x.ID})
 		}
 	}
 	return all
@@ -205,7 +214,7 @@ func (b *bed) sync() {
 	mark := rand.Text()
 	conn := b.connect()
 	defer conn.Close(b.t.Context())
-	if _, err := producers.Publish(b.t.Context(), conn, event.Event{Type: "mark.made", Subject: mark}); err != nil {
+	if _, err := Publish(b.t.Context(), conn, event.Event{Type: "mark.made", Subject: mark}); err != nil {
 		b.t.Fatal(err)
 	}
 	testserver.Eventually(b.t, "everything committed is in the streams", func() error {
@@ -222,24 +231,19 @@ func (b *bed) sync() {
 	})
 }
 
-// changes returns what do makes appear, as "type view key", sorted; the marks of
-// sync left out.
+// changes returns what do makes appear in the streams, as "type view key", sorted.
 func (b *bed) changes(do func()) []string {
 	b.t.Helper()
 	b.sync()
-	before := len(b.without("mark"))
-	b.client.FlushAll(b.t.Context())
-	_ = before
+	before := map[string]bool{}
+	for _, e := range b.entries() {
+		before[e.stream+e.at] = true
+	}
 	do()
 	b.sync()
-	return b.without("mark")
-}
-
-func (b *bed) without(topic string) []string {
-	b.t.Helper()
 	var said []string
-	for _, e := range b.events() {
-		if e.Topic() != topic {
+	for _, e := range b.entries() {
+		if e.Topic() != "mark" && !before[e.stream+e.at] {
 			said = append(said, strings.TrimRight(fmt.Sprintf("%s %s %s", e.Type, e.View, e.Subject), " "))
 		}
 	}
