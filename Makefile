@@ -7,8 +7,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 LOCAL := $(CURDIR)/.local
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-# Where each package starts servers of its own, more packages at once than
-# processors help nobody.
+# Tests start real servers, so a pass from the cache says little.
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 # Benchmarks live in internal/bench; until one package needs more, nowhere else.
@@ -37,8 +36,10 @@ test: ## install what is missing, then every test with the race detector
 	  *) exit 1 ;; \
 	esac
 
-check: ## the tests alone, on a machine that has everything
-	go vet ./...
+# Two tests start the program as `make build` makes it; compiled beforehand, they
+# do not compile it side by side. Vet with -race shares what the tests compile.
+check: build ## the tests alone, on a machine that has everything
+	CGO_ENABLED=1 go vet -race ./...
 	CGO_ENABLED=1 go test $(TEST_FLAGS) ./...
 
 bench: ## the benchmarks

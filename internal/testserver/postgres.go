@@ -89,6 +89,9 @@ func (p *Postgres) initialise(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
+	if err := os.Remove(p.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make way for the data directory: %w", err)
+	}
 	if err := os.Rename(unfinished, p.dir); err != nil {
 		return fmt.Errorf("put the data directory in its place: %w", err)
 	}
