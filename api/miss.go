@@ -190,23 +190,26 @@ func (m *misses) judge(a ask, f *flight, arrived time.Time, got cache.Filled) (v
 	}
 }
 
+// What a worker says of a transaction that it cannot wait for.
+const (
+	reasonXidOpen    = "xid in progress"
+	reasonXidUnknown = "xid unknown"
+)
+
 // failure makes an error of a fill that failed; nil where it failed for a
 // transaction that this request does not ask for.
 func failure(min *cache.MinXid, got cache.Filled) error {
 	switch {
-	case got.MinXid == nil:
-		return &fillFailed{reason: got.Reason}
-	case min == nil || *min != *got.MinXid:
+	case got.MinXid != nil && (min == nil || *min != *got.MinXid):
 		return nil
-	case got.Reason == reasonXidOpen:
+	case got.MinXid != nil && got.Reason == reasonXidOpen:
 		return errXidOpen
-	default:
+	case got.MinXid != nil && got.Reason == reasonXidUnknown:
 		return errXidUnknown
+	default:
+		return &fillFailed{reason: got.Reason}
 	}
 }
-
-// reasonXidOpen is what the worker says of a transaction in progress.
-const reasonXidOpen = "xid in progress"
 
 // seen reports whether an entry has seen the transaction that is asked for.
 func seen(min *cache.MinXid, e cache.Entry) bool {

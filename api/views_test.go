@@ -325,6 +325,8 @@ func TestReadYourOwnWrites(t *testing.T) {
 			w.fail(e, 777, "xid in progress")
 		case `{"min_xid":"999"}`:
 			w.fail(e, 999, "xid unknown")
+		case `{"min_xid":"888"}`:
+			w.fail(e, 888, "postgres is away")
 		default:
 			t.Errorf("asked %s", e.Data)
 		}
@@ -344,6 +346,11 @@ func TestReadYourOwnWrites(t *testing.T) {
 	unknown := w.get("/status/RUN1", "X-Min-Xid", "999")
 	unknown.wants(t, 400, nil)
 	if p := unknown.problem(t); p.Type != "/docs#transaction-unknown" {
+		t.Errorf("problem %+v", p)
+	}
+	away := w.get("/status/RUN1", "X-Min-Xid", "888")
+	away.wants(t, 503, nil)
+	if p := away.problem(t); p.Type != "/docs#not-filled" {
 		t.Errorf("problem %+v", p)
 	}
 	for _, bad := range []string{"x", "-1", "0", "1-", "-", "0-5", "1-2-3", "+5", " ", "99999999999999999999999", "1_000"} {
