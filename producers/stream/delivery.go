@@ -46,6 +46,8 @@ type delivery struct {
 
 	failure atomic.Pointer[error] // what RecordFailure saw
 	touched time.Time             // last sign of life in Redis; guarded by flight
+
+	settling bool // its answer is being written; guarded by flight
 }
 
 func (d *delivery) ref() ref { return ref{topic: d.topic, id: d.id} }

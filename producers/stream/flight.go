@@ -17,14 +17,20 @@ type flight struct {
 
 func newFlight() *flight { return &flight{m: map[ref]*delivery{}} }
 
-// add takes up what is not in flight yet and returns it.
+// add takes up what is not in flight yet and returns it. What is being settled may
+// come again before its settlement is known here to be written:
+//
+//  1. settle parks an event, due in a millisecond; Redis does so.
+//  2. promote takes it, before the answer to 1 has been read.
+//  3. It is this delivery that counts, and the remove of the one before must not
+//     take it for its own.
 func (f *flight) add(ds []*delivery) []*delivery {
 	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fresh := ds[:0]
 	for _, d := range ds {
-		if _, known := f.m[d.ref()]; known {
+		if known := f.m[d.ref()]; known != nil && !known.settling {
 			continue
 		}
 		d.touched = now
@@ -37,7 +43,18 @@ func (f *flight) add(ds []*delivery) []*delivery {
 func (f *flight) remove(d *delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.m, d.ref())
+	if f.m[d.ref()] == d {
+		delete(f.m, d.ref())
+	}
+}
+
+// settle notes that the answers of deliveries are about to be written.
+func (f *flight) settle(outcomes []outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, o := range outcomes {
+		o.d.settling = true
+	}
 }
 
 func (f *flight) has(topic, id string) bool {
@@ -59,6 +76,9 @@ func (f *flight) stale(since time.Time) []*delivery {
 	defer f.mu.Unlock()
 	var ds []*delivery
 	for _, d := range f.m {
+		if d.parked && d.settling {
+			continue // it may be parked again by now, with a due time of its own
+		}
 		if d.touched.Before(since) {
 			ds = append(ds, d)
 		}

@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,8 +40,32 @@ func TestMalformedIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	}
 }
 
-// Out of memory, a batch is not half published.
+// Where Redis runs out of memory amid a batch, it is not half published.
 func TestPublishIsAllOrNone(t *testing.T) {
+	w := newWorld(t)
+	p := w.publisher(stream.PublisherOptions{})
+	large := make([]*message.Message, 1000)
+	for i := range large {
+		large[i] = message.NewMessage("", make([]byte, 3000))
+	}
+	for limit := int64(1 << 20); limit < 5<<20; limit += 1 << 20 {
+		w.client.Del(t.Context(), w.keys.Topic("books"))
+		var used int64
+		for line := range strings.Lines(w.client.Info(t.Context(), "memory").Val()) {
+			if text, ok := strings.CutPrefix(line, "used_memory:"); ok {
+				used, _ = strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+			}
+		}
+		w.client.ConfigSet(t.Context(), "maxmemory", strconv.FormatInt(used+limit, 10))
+		err := p.Publish("books", large...)
+		w.client.ConfigSet(t.Context(), "maxmemory", "0")
+		if n := w.client.XLen(t.Context(), w.keys.Topic("books")).Val(); (n != 0 || err == nil) && (n != 1000 || err != nil) {
+			t.Errorf("with %d bytes left, %d of 1000 were published, and the error is %v", limit, n, err)
+		}
+	}
+}
+
+func TestPublishOutOfMemory(t *testing.T) {
 	w := newWorld(t)
 	registry := prometheus.NewRegistry()
 	p := w.publisher(stream.PublisherOptions{Metrics: registry})

@@ -40,6 +40,7 @@ const scriptFields = 4000
 // It tries until it is written or ctx ends; what is not written then stays pending
 // and comes again.
 func (f *feed) settle(ctx context.Context, outcomes []outcome) {
+	f.flight.settle(outcomes)
 	f.reopen(outcomes)
 	var back []*delivery
 	ops := f.acknowledge(outcomes)

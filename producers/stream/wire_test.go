@@ -124,6 +124,26 @@ func TestParcelKeepsBytes(t *testing.T) {
 	}
 }
 
+func TestWhatIsBeingSettledMayComeAgain(t *testing.T) {
+	f := newFlight()
+	d := func() *delivery { return &delivery{topic: "t", id: "1-1", parked: true} }
+	first, again, known := d(), d(), d()
+	f.add([]*delivery{first})
+	if fresh := f.add([]*delivery{known}); len(fresh) != 0 {
+		t.Error("what is in flight was taken up twice")
+	}
+	f.settle([]outcome{{d: first}})
+	if fresh := f.add([]*delivery{again}); len(fresh) != 1 {
+		t.Error("what came again while it was being settled is lost")
+	}
+	if f.remove(first); !f.has("t", "1-1") {
+		t.Error("the end of the first delivery ended the second")
+	}
+	if f.remove(again); f.len() != 0 {
+		t.Error("something is left in flight")
+	}
+}
+
 func TestBackoffGrowsWithinBounds(t *testing.T) {
 	for failures, want := range map[int]time.Duration{1: 10, 2: 20, 3: 40, 4: 70, 5: 70, 1000: 70} {
 		for range 50 {
