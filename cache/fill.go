@@ -2,82 +2,15 @@ package cache
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache/version"
-	"mythiccache/cache/view"
 )
-
-// Lease is the right to fill a key, which one holder has at a time.
-type Lease struct {
-	View  *view.View
-	Key   string
-	Taken time.Time // by the clock of Redis, before the snapshot of what is put
-	Until time.Time // by the clock of Redis
-
-	token    string
-	runID    string
-	received time.Time // when the reply came, by our own clock
-}
-
-// Lease takes the lease of a key for a time, whether or not it has a value.
-// Take it before the snapshot. It fails with ErrLeased where another has it.
-func (s *Store) Lease(ctx context.Context, v *view.View, key string, life time.Duration) (Lease, error) {
-	started := time.Now()
-	token := make([]byte, tokenLen)
-	_, _ = rand.Read(token) // never fails, by its promise
-	l := Lease{View: v, Key: key, token: string(token)}
-	var cmd *redis.Cmd
-	err := s.pipeline(ctx, func(p redis.Pipeliner) {
-		cmd = call(ctx, p, &s.scripts.lease, []string{s.keys.entry(v.Name, key)}, l.token, life.Milliseconds(), s.fenceTTL.Milliseconds())
-	})
-	if err != nil {
-		return Lease{}, fmt.Errorf("lease %s: %w", v.Name, err)
-	}
-	r := replyOf(cmd)
-	granted := r.int() == 1
-	l.Taken = time.UnixMicro(r.int())
-	l.Until = time.UnixMilli(r.int())
-	l.runID = r.text()
-	if r.err != nil {
-		return Lease{}, fmt.Errorf("lease %s: %w", v.Name, r.err)
-	}
-	l.received = time.Now()
-	s.peer.observe(l.Taken, started)
-	s.note("lease", v.Name, key, time.Since(started)).Bool("granted", granted).Msg("cache lease")
-	if !granted {
-		return Lease{}, fmt.Errorf("lease %s until %s: %w", v.Name, l.Until.UTC().Format(time.RFC3339Nano), ErrLeased)
-	}
-	return l, nil
-}
-
-// Renew gives the holder more time. It fails with ErrLost where the lease ended
-// and another took it, or an event took it away, or Redis was restarted.
-func (s *Store) Renew(ctx context.Context, l Lease, life time.Duration) (Lease, error) {
-	var cmd *redis.Cmd
-	err := s.pipeline(ctx, func(p redis.Pipeliner) {
-		cmd = call(ctx, p, &s.scripts.renew, []string{s.keys.entry(l.View.Name, l.Key)}, l.token, l.runID, life.Milliseconds(), s.fenceTTL.Milliseconds())
-	})
-	if err != nil {
-		return l, fmt.Errorf("renew the lease of %s: %w", l.View.Name, err)
-	}
-	until, err := cmd.Int64()
-	if err != nil {
-		return l, fmt.Errorf("renew the lease of %s: %w", l.View.Name, err)
-	}
-	if until == 0 {
-		return l, fmt.Errorf("renew the lease of %s: %w", l.View.Name, ErrLost)
-	}
-	l.Until = time.UnixMilli(until)
-	return l, nil
-}
 
 // Fill is what a loader made.
 type Fill struct {
@@ -119,7 +52,7 @@ func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	if judged != nil {
 		filled.Outcome, filled.Reason = Refused, judged.Error()
 	}
-	s.notePut(filled, len(value), time.Since(started))
+	s.notePut(filled, len(value), s.observe("put", started))
 	s.announce(ctx, filled)
 	return e, judged
 }
@@ -177,7 +110,7 @@ func (l Lease) entry(f Fill) (Entry, time.Duration, error) {
 		if f.Negative {
 			ttl = l.View.Negative
 		}
-		ttl -= time.Duration(mathrand.Int64N(int64(ttl)/jitter + 1))
+		ttl -= rand.N(ttl/jitter + 1) //nolint:gosec // whom would it help to foresee it
 	}
 	if ttl <= 0 {
 		return Entry{}, 0, fmt.Errorf("a TTL of %s", ttl)
@@ -197,29 +130,3 @@ func (l Lease) entry(f Fill) (Entry, time.Duration, error) {
 // jitter is the part of a TTL by which entries that were filled together do not
 // expire together: up to a twentieth.
 const jitter = 20
-
-// Abandon gives the lease back, so that another may take it at once, and tells
-// those who wait for the key that it was not filled, and why. The reason is for
-// them: no secrets.
-func (s *Store) Abandon(ctx context.Context, l Lease, reason string) error {
-	var cmd *redis.Cmd
-	err := s.pipeline(ctx, func(p redis.Pipeliner) {
-		cmd = call(ctx, p, &s.scripts.abandon, []string{s.keys.entry(l.View.Name, l.Key)}, l.token)
-	})
-	if err != nil {
-		return fmt.Errorf("abandon the lease of %s: %w", l.View.Name, err)
-	}
-	at, err := cmd.Int64()
-	if err != nil {
-		return fmt.Errorf("abandon the lease of %s: %w", l.View.Name, err)
-	}
-	s.log.Debug().Str("view", l.View.Name).Str("key", l.Key).Str("reason", reason).Msg("cache lease abandoned")
-	s.announce(ctx, Filled{
-		Entry: Entry{View: l.View.Name, Key: l.Key}, Outcome: Failed,
-		Taken: l.Taken, At: time.UnixMicro(at), Reason: reason,
-	})
-	return nil
-}
-
-// holder names who holds a lease, for people.
-func holder(token string) string { return hex.EncodeToString([]byte(token)) }

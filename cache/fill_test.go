@@ -2,10 +2,13 @@ package cache_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache"
 	"mythiccache/cache/version"
@@ -163,6 +166,64 @@ func TestLeaseIsExclusiveAndKeepsTheValue(t *testing.T) {
 	expect(t, s, "a", cache.Hit, "", "next")
 }
 
+// The key must outlive the lease, or the fence that judges its put is gone.
+func TestKeysOutliveLeases(t *testing.T) {
+	s := newStore(t, testserver.NewRedis(t), cache.Options{FenceTTL: 5 * time.Minute, StaleFor: time.Minute})
+	left := func() time.Duration { return s.Client().PTTL(t.Context(), "mythic:books:{a}").Val() }
+	f := fill(at(20), "x")
+	f.TTL = time.Minute
+	if _, err := s.Put(t.Context(), lease(t, s, books(), "a"), f); err != nil {
+		t.Fatal(err)
+	}
+	if left() > 2*time.Minute || left() <= time.Minute {
+		t.Fatalf("a value of one minute and another of grace lives for %s", left())
+	}
+	l := lease(t, s, books(), "a")
+	if left() < 5*time.Minute {
+		t.Errorf("beside a lease the key lives for %s", left())
+	}
+	if _, err := s.Renew(t.Context(), l, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if left() < 64*time.Minute {
+		t.Errorf("beside a lease of an hour the key lives for %s", left())
+	}
+}
+
+// twice sends every pipeline again, as go-redis does when a reply is lost, and
+// hands over the second reply.
+type twice struct{ redis.Hook }
+
+func (twice) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (twice) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (twice) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if err := next(ctx, cmds); err != nil {
+			return err
+		}
+		return next(ctx, cmds)
+	}
+}
+
+func TestLostRepliesDoNoHarm(t *testing.T) {
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	s.Client().AddHook(twice{})
+	l := lease(t, s, books(), "a")
+	if _, err := s.Renew(t.Context(), l, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(t.Context(), l, fill(at(20), "x")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s, "a", cache.Hit, "", "x")
+	invalidate(t, s, "a", at(21).Version())
+	expect(t, s, "a", cache.Miss, cache.WhyFenced, "")
+	if err := s.Abandon(t.Context(), lease(t, s, books(), "a"), "enough"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "a", at(21), "y")
+}
+
 func TestLeaseOfTheDeadPassesOn(t *testing.T) {
 	s := newStore(t, testserver.NewRedis(t), cache.Options{})
 	dead, err := s.Lease(t.Context(), books(), "a", 20*time.Millisecond)
@@ -212,6 +273,7 @@ func TestNegativeEntries(t *testing.T) {
 	if _, err := s.Put(t.Context(), lease(t, s, books(), "b"), none); err != nil {
 		t.Fatal(err)
 	}
+	lease(t, s, books(), "b") // for its sake the key lives on
 	eventually(t, "expired", func() bool { return read(t, s, cache.Query{View: books(), Key: "b"}).Status == cache.Miss })
 	if stale := s.Counts()["books"].Stale; stale != 0 {
 		t.Errorf("a negative entry was served stale %d times", stale)
@@ -226,6 +288,7 @@ func TestStaleForABoundedTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lease(t, s, books(), "a") // for its sake the key lives on
 	seen := map[cache.Status]bool{}
 	eventually(t, "gone", func() bool {
 		r := read(t, s, cache.Query{View: books(), Key: "a"})
@@ -295,7 +358,7 @@ func TestModelViewsUseTheLeasesTime(t *testing.T) {
 func TestForeignBytesAreAMissAndMakeWay(t *testing.T) {
 	s := newStore(t, testserver.NewRedis(t), cache.Options{})
 	ctx := t.Context()
-	put(t, s, "next schema", at(20), "x")
+	put(t, s, "next schema", at(40), "x") // newer than what will be put, had it any meaning
 	if err := s.Client().SetRange(ctx, "mythic:books:{next schema}", 0, "2").Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -57,14 +57,12 @@ func (s *Store) Inspect(ctx context.Context, v *view.View, key string) (Inspecti
 		in.State, in.TTL = "absent", 0
 		return in, nil
 	}
-	e, h, err := decodeEntryReply(v.Name, key, entry)
-	if err != nil {
-		return in, nil // it is there and unknown, which is what was asked
-	}
-	in.Entry, in.Version, in.Deadline = e, h.version, h.deadline
-	in.State = map[state]string{stateValue: "value", stateNegative: "negative", stateFence: "fence"}[h.state]
-	if h.token != "" && h.deadline.After(in.Now) {
-		in.Holder = holder(h.token)
+	if e, h, err := decodeEntryReply(v.Name, key, entry); err == nil {
+		in.Entry, in.Version, in.Deadline = e, h.version, h.deadline
+		in.State = map[state]string{stateValue: "value", stateNegative: "negative", stateFence: "fence"}[h.state]
+		if h.token != "" && h.deadline.After(in.Now) {
+			in.Holder = holder(h.token)
+		}
 	}
 	return in, nil
 }

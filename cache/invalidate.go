@@ -45,8 +45,7 @@ func (s *Store) Invalidate(ctx context.Context, changes []Change) (applied int, 
 	if err != nil {
 		return 0, fmt.Errorf("invalidate %d keys: %w", len(changes), err)
 	}
-	took := time.Since(started)
-	s.took.WithLabelValues("invalidate").Observe(took.Seconds())
+	took := s.observe("invalidate", started)
 	batches := slices.Collect(slices.Chunk(changes, keysPerScript))
 	for i, reply := range replies {
 		marks, err := reply.Text()

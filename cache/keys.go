@@ -11,7 +11,7 @@ const DefaultPrefix = "mythic:"
 type keys struct{ prefix string }
 
 // entry names the one key that holds value, version, fence and lease.
-func (k keys) entry(view, key string) string { return k.prefix + view + ":{" + key + "}" }
+func (k keys) entry(name, key string) string { return k.prefix + name + ":{" + key + "}" }
 
 // view names the key with a view's own fence. It alone lives without a TTL.
 func (k keys) view(name string) string { return k.prefix + "view:" + name }

@@ -99,7 +99,7 @@ func (s *Store) Read(ctx context.Context, q Query) (Result, error) {
 			return Result{}, fmt.Errorf("read %s: %w", q.View.Name, err)
 		}
 	}
-	s.noteRead(&result, time.Since(started))
+	s.noteRead(&result, s.observe("read", started))
 	return result, nil
 }
 
@@ -149,7 +149,7 @@ func (s *Store) freshness(e Entry, h header, whole viewKey, now time.Time) (Stat
 
 // decodeEntryReply reads a reply to GET. Where there is no entry, or none that
 // this release understands, the error is errCorrupt.
-func decodeEntryReply(view, key string, cmd *redis.StringCmd) (Entry, header, error) {
+func decodeEntryReply(name, key string, cmd *redis.StringCmd) (Entry, header, error) {
 	b, err := cmd.Bytes()
 	if errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE") {
 		return Entry{}, header{}, errCorrupt
@@ -157,5 +157,5 @@ func decodeEntryReply(view, key string, cmd *redis.StringCmd) (Entry, header, er
 	if err != nil {
 		return Entry{}, header{}, err
 	}
-	return decodeEntry(view, key, b)
+	return decodeEntry(name, key, b)
 }

@@ -2,9 +2,7 @@ package cache
 
 import (
 	"context"
-	"crypto/sha1"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -60,8 +58,7 @@ func loadScript(name string) (script, error) {
 		return script{}, fmt.Errorf("script %s does not begin with #!lua", name)
 	}
 	source := flags + "\n" + string(common) + "\n" + body
-	sum := sha1.Sum([]byte(source)) // what Redis names scripts by
-	return script{name: name, source: source, sha: hex.EncodeToString(sum[:])}, nil
+	return script{name: name, source: source, sha: redis.NewScript(source).Hash()}, nil
 }
 
 // call adds a script to a pipeline.

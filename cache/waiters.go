@@ -1,14 +1,8 @@
 package cache
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"net"
 	"sync"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Waiters are those in this process who wait for keys to be filled. They share
@@ -119,83 +113,5 @@ func (w *Wait) offer(f Filled) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// The subscription is asked for a sign of life when it has been silent for
-// quietFor, and given up when none comes in the same time again. After a loss
-// the next attempt comes after firstPause, then ever later up to lastPause.
-const (
-	quietFor   = 2 * time.Second
-	firstPause = 10 * time.Millisecond
-	lastPause  = time.Second
-)
-
-// Run listens for announcements until the context ends, subscribing again
-// whenever the connection is lost. Call it once.
-func (w *Waiters) Run(ctx context.Context) error {
-	pause := firstPause
-	for ctx.Err() == nil {
-		err := w.listen(ctx)
-		if ctx.Err() != nil {
-			break
-		}
-		if w.setSubscribed(false) {
-			pause = firstPause
-			w.store.log.Warn().Err(err).Msg("lost the subscription to announcements")
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
-	}
-	w.setSubscribed(false)
-	return nil
-}
-
-// setSubscribed notes the state and returns what it was.
-func (w *Waiters) setSubscribed(now bool) (before bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	before, w.subscribed = w.subscribed, now
-	return before
-}
-
-// listen subscribes and delivers until the connection fails or the context ends.
-func (w *Waiters) listen(ctx context.Context) error {
-	sub := w.store.client.Subscribe(ctx, w.store.keys.filled())
-	// A blocked receive does not see its context end, so that closes under it.
-	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
-	defer func() {
-		stop()
-		_ = sub.Close() // the connection is given up, whatever it says
-	}()
-	silent := false
-	for {
-		message, err := sub.ReceiveTimeout(ctx, quietFor)
-		var timeout net.Error
-		switch {
-		case err == nil:
-			silent = false
-		case errors.As(err, &timeout) && timeout.Timeout() && !silent:
-			silent = true
-			if err := sub.Ping(ctx); err != nil {
-				return fmt.Errorf("ping: %w", err)
-			}
-			continue
-		default:
-			return fmt.Errorf("receive: %w", err)
-		}
-		switch m := message.(type) {
-		case *redis.Subscription:
-			if !w.setSubscribed(true) {
-				w.store.log.Info().Msg("subscribed to announcements")
-			}
-		case *redis.Message:
-			if err := w.deliver(m.Payload); err != nil {
-				w.store.log.Debug().Err(err).Msg("announcement not understood")
-			}
-		}
 	}
 }
