@@ -359,6 +359,27 @@ func TestReadYourOwnWrites(t *testing.T) {
 	w.get("/status/RUN1", "X-Min-Xid", "5", "X-Min-Xid", "6").wants(t, 400, nil)
 }
 
+// TestAnEntryThatHasNotSeenTheTransactionIsNoAnswer has somebody else's fill come
+// first.
+func TestAnEntryThatHasNotSeenTheTransactionIsNoAnswer(t *testing.T) {
+	w := begin(t, func(o *Options) { o.MissWait = time.Minute })
+	first := true
+	w.worker(func(e event.Event) {
+		f := fill(t, status("OLD"))
+		if !first {
+			f.Snapshot, f.Body = at(t, 1, "151:151:"), []byte(status("NEW"))
+			f.Version = f.Snapshot.Version()
+		}
+		first = false
+		w.put(e.View, e.Subject, f)
+	})
+	a := w.get("/status/RUN1", "X-Min-Xid", "150")
+	a.wants(t, 200, nil)
+	if n := len(w.events.all()); string(a.body) != status("NEW") || n != 2 {
+		t.Errorf("after %d events: %s", n, a.body)
+	}
+}
+
 // fail announces a failure that concerns one transaction.
 func (w *world) fail(e event.Event, xid uint64, reason string) {
 	if err := w.store.AnnounceFailure(context.Background(), e.View, e.Subject, &cache.MinXid{Xid: xid}, reason); err != nil {
