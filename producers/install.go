@@ -39,15 +39,30 @@ func Install(ctx context.Context, conn *pgx.Conn, views *view.Set) (installed []
 		if err != nil {
 			return err
 		}
-		for _, w := range p.tables {
-			statements, functions := w.statements(p.path)
+		stands := func(w *watched, statements []string) bool {
 			old, ok := there[w.oid]
-			delete(there, w.oid)
-			hash := hashOf(statements)
-			if ok && old.whole && old.hash == hash {
+			return ok && old.whole && old.hash == hashOf(statements)
+		}
+		// Owners of rows from before the triggers. First of all, so that it is no
+		// event for each; what changes until the triggers stand, they see as old rows.
+		for _, w := range p.tables {
+			if statements, _ := w.statements(p.path); stands(w, statements) {
 				continue
 			}
-			if err := w.install(ctx, tx, statements, functions, hash, old.functions); err != nil {
+			for _, o := range w.owners {
+				if _, err := tx.Exec(ctx, o.backfillSQL(w.name)); err != nil {
+					return fmt.Errorf("remember the owners of view %s: %w", o.view, err)
+				}
+			}
+		}
+		for _, w := range p.tables {
+			statements, functions := w.statements(p.path)
+			old, stood := there[w.oid], stands(w, statements)
+			delete(there, w.oid)
+			if stood {
+				continue
+			}
+			if err := w.install(ctx, tx, statements, functions, hashOf(statements), old.functions); err != nil {
 				return fmt.Errorf("watch %s: %w", w.name, err)
 			}
 			installed = append(installed, fmt.Sprintf("%s is watched for %s", w.name, strings.Join(w.views(), ", ")))
@@ -158,13 +173,6 @@ func footprints(ctx context.Context, tx pgx.Tx) (map[uint32]footprint, error) {
 
 // install makes functions and triggers and drops the functions that they replace.
 func (w *watched) install(ctx context.Context, tx pgx.Tx, statements, functions []string, hash string, old []string) error {
-	for _, o := range w.owners {
-		// Rows from before the triggers. First, so that it is no event for each;
-		// what changes until the triggers stand, they see as old rows.
-		if _, err := tx.Exec(ctx, o.backfillSQL(w.name)); err != nil {
-			return fmt.Errorf("remember the owners of view %s: %w", o.view, err)
-		}
-	}
 	for _, statement := range statements {
 		if _, err := tx.Exec(ctx, statement); err != nil {
 			return err

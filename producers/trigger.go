@@ -105,9 +105,9 @@ const guarded = `  EXCEPTION
 func (c capture) write(b *strings.Builder, op operation, path string) {
 	fmt.Fprintf(b, `  mc_keys := NULL; mc_joins := NULL; mc_why := NULL;
   BEGIN
-    %sSELECT array_agg(DISTINCT m.key) INTO mc_keys FROM (SELECT %s AS key FROM (
+    %sSELECT array_agg(d.key) INTO mc_keys FROM (SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
 %s
-) AS m (%s)) AS m WHERE m.key <> '';
+) AS m (%s)) AS m WHERE m.key <> '') AS d;
 `, op.with, keyOf(c.parts), c.sql, columns(c.parts))
 	remap := "NULL"
 	if c.joins != nil {
