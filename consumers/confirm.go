@@ -67,12 +67,9 @@ func NewConfirmer(store *cache.Store, views *view.Set, o ConfirmerOptions) (*Con
 // Run watches and confirms until the context ends. It may be called once.
 func (c *Confirmer) Run(ctx context.Context) error {
 	unwell := false
-	for {
+	for ctx.Err() == nil {
 		done, err := c.look(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if (err != nil) != unwell {
+		if ctx.Err() == nil && (err != nil) != unwell {
 			unwell = err != nil
 			c.o.Log.Info().Err(err).Bool("working", !unwell).Msg("confirming views after restarts of redis")
 		}
@@ -82,10 +79,10 @@ func (c *Confirmer) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(pause):
 		}
 	}
+	return nil
 }
 
 // look takes the next step and reports whether none is left.

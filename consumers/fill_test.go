@@ -88,17 +88,33 @@ func TestManyFillsMakeOneLoad(t *testing.T) {
 	}
 }
 
-// The lease of the world is 300 ms long, the load four times as long.
 func TestLongLoadsKeepTheirLease(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, postgres, `
-views:
-  long: {key: [id], load: "SELECT to_json(pg_sleep(1.2)::text || $1)"}
-`)
-	if err := w.filler.Fill(w.ctx, w.view("long"), "a", FillOptions{}); err != nil {
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	release := w.blockLoads()
+	filled := make(chan error)
+	go func() { filled <- w.filler.Fill(w.ctx, w.view("slow"), "a", FillOptions{}) }()
+	w.loading()
+	first, err := w.store.Inspect(w.ctx, w.view("slow"), "a")
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.wants("long", "a", `"a"`)
+	testserver.Eventually(t, "renew the lease", func() error {
+		now, err := w.store.Inspect(w.ctx, w.view("slow"), "a")
+		if err == nil && (now.Holder != first.Holder || now.Now.Before(first.Deadline)) {
+			err = errors.New("the first lease would still last")
+		}
+		return err
+	})
+	if err := w.filler.Fill(w.ctx, w.view("slow"), "a", FillOptions{}); !errors.Is(err, cache.ErrLeased) {
+		t.Errorf("a fill beside a load that takes longer than a lease: %v", err)
+	}
+	release()
+	if err := <-filled; err != nil {
+		t.Fatal(err)
+	}
+	w.wants("slow", "a", `{"n" : 1, "w" : ""}`)
 }
 
 func TestDeadHolderIsReplaced(t *testing.T) {

@@ -119,13 +119,13 @@ func minXidOf(data json.RawMessage) (*cache.MinXid, error) {
 		Epoch  string `json:"epoch"`
 	}
 	if len(data) == 0 {
-		return nil, nil //nolint:nilnil // no transaction was asked for
+		return nil, nil
 	}
 	if err := json.Unmarshal(data, &asked); err != nil {
 		return nil, fmt.Errorf("data of a request for a fill: %w", err)
 	}
 	if asked.MinXid == "" {
-		return nil, nil //nolint:nilnil // no transaction was asked for
+		return nil, nil
 	}
 	var m cache.MinXid
 	var err error

@@ -91,7 +91,7 @@ func TestFillsJudgeTheTransactionThatWasAskedFor(t *testing.T) {
 	heard := w.waiter("thing", "a")
 	for _, c := range []struct{ data, reason string }{
 		{fmt.Sprintf(`{"min_xid":"%d"}`, xid), ReasonXidOpen},
-		{fmt.Sprintf(`{"min_xid":"%d","epoch":"%s"}`, xid, epoch), ReasonXidOpen},
+		{fmt.Sprintf(`{"min_xid":"%d","epoch":%q}`, xid, epoch), ReasonXidOpen},
 		{fmt.Sprintf(`{"min_xid":"%d","epoch":"1"}`, xid), ReasonXidUnknown},
 		{fmt.Sprintf(`{"min_xid":"%d"}`, xid+1_000_000), ReasonXidUnknown},
 	} {
@@ -108,7 +108,7 @@ func TestFillsJudgeTheTransactionThatWasAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The entry is fresh and nobody has invalidated it, and yet it will not do.
-	w.ends(f.Handle(w.ctx, messages(missed("thing", "a", fmt.Sprintf(`{"min_xid":"%d","epoch":"%s"}`, xid, epoch)))), nil)
+	w.ends(f.Handle(w.ctx, messages(missed("thing", "a", fmt.Sprintf(`{"min_xid":"%d","epoch":%q}`, xid, epoch)))), nil)
 	if got := <-heard; got.Outcome != cache.Accepted || string(got.Entry.Body) != `{"n" : 2}` || !got.Entry.Snapshot.Sees(xid) {
 		t.Errorf("announced %+v", got)
 	}

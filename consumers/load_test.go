@@ -126,7 +126,8 @@ func TestLoadEndsInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.set("a", 1)
-	defer w.blockLoads()()
+	release := w.blockLoads()
+	defer release()
 	_, err = loader.Load(w.ctx, w.view("slow"), "a")
 	if sqlState(err) != pgQueryCanceled || errors.Is(err, ErrPaused) || outcomeOf(err) != "timeout" {
 		t.Errorf("a load that takes too long: %v", err)

@@ -71,8 +71,7 @@ func reached(ctx context.Context, err error, connecting bool) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return context.Canceled
 	}
-	var server *pgconn.PgError
-	if errors.As(err, &server) {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if passing(server) {
 			return fmt.Errorf("%w: %w", ErrPaused, err)
 		}
@@ -129,8 +128,7 @@ func badKey(err error) bool {
 
 // sqlState returns the server's code for an error, "" for any other error.
 func sqlState(err error) string {
-	var server *pgconn.PgError
-	if errors.As(err, &server) {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return server.Code
 	}
 	return ""

@@ -96,7 +96,7 @@ func (r *Runs) keep(ctx context.Context, e event.Event) (*cache.MinXid, error) {
 		RETURNING pg_current_xact_id()::text`,
 		e.Source, e.ID, e.Subject, e.Type, e.Time, data).Scan(&xid)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // a repetition is no transaction
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keep %s: %w", e.Type, err)

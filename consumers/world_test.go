@@ -251,8 +251,8 @@ func (w *world) loading() {
 }
 
 // changed is a table event as the relay writes it.
-func changed(view, key string, at version.Version) event.Event {
-	return event.Event{Type: "things.changed", View: view, Subject: key, Version: at.String(), Time: time.Now()}
+func changed(name, key string, at version.Version) event.Event {
+	return event.Event{Type: "things.changed", View: name, Subject: key, Version: at.String(), Time: time.Now()}
 }
 
 func messages(events ...event.Event) []*message.Message {
@@ -276,7 +276,7 @@ func (w *world) ends(got []error, want ...error) {
 	for i := range want {
 		paused, rejected := errors.Is(got[i], stream.ErrPause), errors.Is(got[i], stream.ErrReject)
 		ok := errors.Is(got[i], want[i])
-		if want[i] == errAny {
+		if errors.Is(want[i], errAny) {
 			ok = got[i] != nil && !paused && !rejected
 		}
 		if !ok || paused && rejected {

@@ -31,15 +31,15 @@ func (r *reader) key(what string, n ast.Node) []string {
 		switch {
 		case !ok:
 		case !partName.MatchString(name):
-			r.fault(tokenOf(item), "%s: %s is no name of letters, digits and _", what, name)
+			r.faultf(tokenOf(item), "%s: %s is no name of letters, digits and _", what, name)
 		case slices.Contains(parts, name):
-			r.fault(tokenOf(item), "%s has %s twice", what, name)
+			r.faultf(tokenOf(item), "%s has %s twice", what, name)
 		default:
 			parts = append(parts, name)
 		}
 	}
 	if _, list := n.(*ast.SequenceNode); list && len(items) == 0 {
-		r.fault(tokenOf(n), "%s is empty; a key has one part at least", what)
+		r.faultf(tokenOf(n), "%s is empty; a key has one part at least", what)
 	}
 	return parts
 }
@@ -47,7 +47,7 @@ func (r *reader) key(what string, n ast.Node) []string {
 func (r *reader) change(what string, n ast.Node) Change {
 	said, ok := r.text(what, n)
 	if ok && said != string(Invalidate) && said != string(Precompute) {
-		r.fault(tokenOf(n), "%s is %s; it must be invalidate or precompute", what, said)
+		r.faultf(tokenOf(n), "%s is %s; it must be invalidate or precompute", what, said)
 	}
 	return Change(said)
 }
@@ -59,7 +59,7 @@ func (r *reader) duration(what string, n ast.Node) time.Duration {
 	}
 	d, err := parseTTL(said)
 	if err != nil {
-		r.fault(tokenOf(n), "%s: %v", what, err)
+		r.faultf(tokenOf(n), "%s: %v", what, err)
 	}
 	return d
 }
@@ -86,19 +86,19 @@ func (r *reader) mappings(what string, n ast.Node) []Mapping {
 		}
 		m := Mapping{Table: f.name, SQL: statement(said), Line: f.key.GetToken().Position.Line}
 		if !tableName.MatchString(f.name) {
-			r.fault(f.key.GetToken(), "%s: %s is no table's name; write it as table or schema.table, in lower case or in double quotes", what, f.name)
+			r.faultf(f.key.GetToken(), "%s: %s is no table's name; write it as table or schema.table, in lower case or in double quotes", what, f.name)
 			continue
 		}
 		if reservedTopic(m.Topic()) {
-			r.fault(f.key.GetToken(), "%s: the changes of a table named %s would travel in a stream of our own", what, m.Topic())
+			r.faultf(f.key.GetToken(), "%s: the changes of a table named %s would travel in a stream of our own", what, m.Topic())
 		}
 		if !readsRows.MatchString(m.SQL) {
-			r.fault(tokenOf(f.value), "%s.%s does not read from changed, the rows that changed", what, f.name)
+			r.faultf(tokenOf(f.value), "%s.%s does not read from changed, the rows that changed", what, f.name)
 		}
 		// One of the two has no schema, so both may be the same table.
 		for _, other := range mappings {
 			if other.Topic() == m.Topic() && strings.Contains(other.Table, ".") != strings.Contains(m.Table, ".") {
-				r.fault(f.key.GetToken(), "%s has %s and %s, which may be the same table", what, other.Table, m.Table)
+				r.faultf(f.key.GetToken(), "%s has %s and %s, which may be the same table", what, other.Table, m.Table)
 			}
 		}
 		mappings = append(mappings, m)
@@ -112,14 +112,14 @@ func (r *reader) events(what string, n ast.Node) []string {
 	for _, f := range fields {
 		switch {
 		case !eventType.MatchString(f.name):
-			r.fault(f.key.GetToken(), "%s: %s is no event's type; write <topic>.<what happened>", what, f.name)
+			r.faultf(f.key.GetToken(), "%s: %s is no event's type; write <topic>.<what happened>", what, f.name)
 		case slices.Contains([]string{"fill", "dead", "position", "parked"}, topicOf(f.name)):
-			r.fault(f.key.GetToken(), "%s: %s would travel in a stream of our own", what, f.name)
+			r.faultf(f.key.GetToken(), "%s: %s would travel in a stream of our own", what, f.name)
 		default:
 			types = append(types, f.name)
 		}
 		if said, ok := r.text(what+"."+f.name, f.value); ok && said != "subject" {
-			r.fault(tokenOf(f.value), "%s.%s is %s; the key can only come from the event's subject", what, f.name, said)
+			r.faultf(tokenOf(f.value), "%s.%s is %s; the key can only come from the event's subject", what, f.name, said)
 		}
 	}
 	return types
@@ -141,14 +141,14 @@ func (r *reader) http(what string, n ast.Node) *HTTP {
 			h.Key, _ = r.text(what+".key", f.value)
 			atKey = f.value
 		default:
-			r.fault(f.key.GetToken(), "unknown field %s in %s; there are path and key", f.name, what)
+			r.faultf(f.key.GetToken(), "unknown field %s in %s; there are path and key", f.name, what)
 		}
 	}
 	if atPath == nil {
-		r.fault(tokenOf(n), "%s has no path", what)
+		r.faultf(tokenOf(n), "%s has no path", what)
 	}
 	if atKey == nil {
-		r.fault(tokenOf(n), "%s has no key; it is caller, or the name of the path's wildcard", what)
+		r.faultf(tokenOf(n), "%s has no key; it is caller, or the name of the path's wildcard", what)
 	}
 	if h.Path == "" || h.Key == "" {
 		return nil

@@ -34,7 +34,8 @@ type field struct {
 	value ast.Node
 }
 
-func (r *reader) fault(at *token.Token, format string, args ...any) {
+// faultf notes a mistake at a place; nil is the file as a whole.
+func (r *reader) faultf(at *token.Token, format string, args ...any) {
 	m := &mistake{file: r.file, line: 1, col: 1, what: fmt.Sprintf(format, args...)}
 	if at != nil && at.Position != nil {
 		m.line, m.col = max(at.Position.Line, 1), max(at.Position.Column, 1)
@@ -59,7 +60,7 @@ func (r *reader) err() error {
 func (r *reader) fields(what string, n ast.Node) ([]field, bool) {
 	m, ok := n.(ast.MapNode)
 	if !ok {
-		r.fault(tokenOf(n), "%s is %s; it must be a mapping of names to values", what, kindOf(n))
+		r.faultf(tokenOf(n), "%s is %s; it must be a mapping of names to values", what, kindOf(n))
 		return nil, false
 	}
 	var fields []field
@@ -69,11 +70,11 @@ func (r *reader) fields(what string, n ast.Node) ([]field, bool) {
 		}
 		name, ok := plain(it.Key())
 		if !ok {
-			r.fault(it.Key().GetToken(), "%s has a field whose name is %s; names are plain text", what, kindOf(it.Key()))
+			r.faultf(it.Key().GetToken(), "%s has a field whose name is %s; names are plain text", what, kindOf(it.Key()))
 			continue
 		}
 		if slices.ContainsFunc(fields, func(f field) bool { return f.name == name }) {
-			r.fault(it.Key().GetToken(), "%s has %s twice", what, name)
+			r.faultf(it.Key().GetToken(), "%s has %s twice", what, name)
 			continue
 		}
 		fields = append(fields, field{name: name, key: it.Key(), value: it.Value()})
@@ -85,7 +86,7 @@ func (r *reader) fields(what string, n ast.Node) ([]field, bool) {
 func (r *reader) items(what string, n ast.Node) []ast.Node {
 	list, ok := n.(*ast.SequenceNode)
 	if !ok {
-		r.fault(tokenOf(n), "%s is %s; it must be a list such as [a, b]", what, kindOf(n))
+		r.faultf(tokenOf(n), "%s is %s; it must be a list such as [a, b]", what, kindOf(n))
 		return nil
 	}
 	return list.Values
@@ -95,16 +96,16 @@ func (r *reader) items(what string, n ast.Node) []ast.Node {
 func (r *reader) text(what string, n ast.Node) (string, bool) {
 	raw, ok := plain(n)
 	if !ok {
-		r.fault(tokenOf(n), "%s is %s; it must be plain text", what, kindOf(n))
+		r.faultf(tokenOf(n), "%s is %s; it must be plain text", what, kindOf(n))
 		return "", false
 	}
 	said, err := interpolate(raw, r.lookup)
 	if err != nil {
-		r.fault(tokenOf(n), "%s: %v", what, err)
+		r.faultf(tokenOf(n), "%s: %v", what, err)
 		return "", false
 	}
 	if said == "" {
-		r.fault(tokenOf(n), "%s is empty", what)
+		r.faultf(tokenOf(n), "%s is empty", what)
 		return "", false
 	}
 	return said, true

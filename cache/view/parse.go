@@ -59,11 +59,10 @@ func (r *reader) document(text []byte) (ast.Node, bool) {
 	// A name that comes twice is for fields to report, with all else.
 	tree, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		var syntax yaml.Error
-		if errors.As(err, &syntax) {
-			r.fault(syntax.GetToken(), "%s", syntax.GetMessage())
+		if syntax, ok := errors.AsType[yaml.Error](err); ok {
+			r.faultf(syntax.GetToken(), "%s", syntax.GetMessage())
 		} else {
-			r.fault(nil, "%v", err)
+			r.faultf(nil, "%v", err)
 		}
 		return nil, false
 	}
@@ -74,11 +73,11 @@ func (r *reader) document(text []byte) (ast.Node, bool) {
 		}
 	}
 	if len(bodies) == 0 {
-		r.fault(nil, "the file is empty; it must hold views")
+		r.faultf(nil, "the file is empty; it must hold views")
 		return nil, false
 	}
 	for _, more := range bodies[1:] {
-		r.fault(tokenOf(more), "a views file holds one document; this is another")
+		r.faultf(tokenOf(more), "a views file holds one document; this is another")
 	}
 	return bodies[0], true
 }
@@ -92,20 +91,20 @@ func (r *reader) views(root ast.Node) []*View {
 	held := false
 	for _, f := range fields {
 		if f.name != "views" {
-			r.fault(f.key.GetToken(), "unknown field %s; the file holds views and nothing else", f.name)
+			r.faultf(f.key.GetToken(), "unknown field %s; the file holds views and nothing else", f.name)
 			continue
 		}
 		held = true
 		named, ok := r.fields("views", f.value)
 		if ok && len(named) == 0 {
-			r.fault(f.key.GetToken(), "views holds no view")
+			r.faultf(f.key.GetToken(), "views holds no view")
 		}
 		for _, n := range named {
 			views = append(views, r.view(n))
 		}
 	}
 	if !held {
-		r.fault(tokenOf(root), "views is missing")
+		r.faultf(tokenOf(root), "views is missing")
 	}
 	return views
 }
@@ -114,9 +113,9 @@ func (r *reader) views(root ast.Node) []*View {
 func (r *reader) view(n field) *View {
 	v := &View{Name: n.name, OnChange: Invalidate, Line: n.key.GetToken().Position.Line}
 	if !viewName.MatchString(n.name) || len(n.name) > 63 {
-		r.fault(n.key.GetToken(), "view %s: a name is lower-case letters, digits and _, begins with a letter, and has at most 63", n.name)
+		r.faultf(n.key.GetToken(), "view %s: a name is lower-case letters, digits and _, begins with a letter, and has at most 63", n.name)
 	} else if reservedView(n.name) {
-		r.fault(n.key.GetToken(), "view %s: the name is taken by keys of our own", n.name)
+		r.faultf(n.key.GetToken(), "view %s: the name is taken by keys of our own", n.name)
 	}
 	fields, ok := r.fields("view "+n.name, n.value)
 	if !ok {
@@ -146,12 +145,12 @@ func (r *reader) view(n field) *View {
 		case "http":
 			v.HTTP = r.http(what, f.value)
 		default:
-			r.fault(f.key.GetToken(), "unknown field %s in view %s; there are key, on_change, ttl, negative, load, tables, owners, events, http", f.name, n.name)
+			r.faultf(f.key.GetToken(), "unknown field %s in view %s; there are key, on_change, ttl, negative, load, tables, owners, events, http", f.name, n.name)
 		}
 	}
 	for _, needed := range []string{"key", "load"} {
 		if _, ok := at[needed]; !ok {
-			r.fault(n.key.GetToken(), "view %s has no %s", n.name, needed)
+			r.faultf(n.key.GetToken(), "view %s has no %s", n.name, needed)
 		}
 	}
 	if _, ok := at["ttl"]; !ok {
@@ -168,12 +167,12 @@ func (r *reader) view(n field) *View {
 func (r *reader) defaultTTL(n field) time.Duration {
 	said, err := interpolate(defaultTTL, r.lookup)
 	if err != nil {
-		r.fault(n.key.GetToken(), "view %s has no ttl: %v", n.name, err)
+		r.faultf(n.key.GetToken(), "view %s has no ttl: %v", n.name, err)
 		return 0
 	}
 	ttl, err := parseTTL(said)
 	if err != nil {
-		r.fault(n.key.GetToken(), "view %s has no ttl, and the default will not do: %v", n.name, err)
+		r.faultf(n.key.GetToken(), "view %s has no ttl, and the default will not do: %v", n.name, err)
 	}
 	return ttl
 }

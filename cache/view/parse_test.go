@@ -56,7 +56,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 	}
 }
 
-var place = regexp.MustCompile(`^v\.yaml:[1-9][0-9]*:[1-9][0-9]*: .`)
+var place = regexp.MustCompile(`^v\.yaml:[1-9]\d*:[1-9]\d*: .`)
 
 // Whatever the bytes are, Parse returns a set or mistakes with a place.
 func FuzzParse(f *testing.F) {

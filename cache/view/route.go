@@ -22,7 +22,7 @@ func ownPaths() []string {
 func (r *reader) route(what string, h HTTP, atPath, atKey ast.Node) *HTTP {
 	segments, ok := strings.CutPrefix(h.Path, "/")
 	if !ok {
-		r.fault(tokenOf(atPath), "%s.path is %s; a path begins with /", what, h.Path)
+		r.faultf(tokenOf(atPath), "%s.path is %s; a path begins with /", what, h.Path)
 		return nil
 	}
 	var names []string
@@ -32,20 +32,20 @@ func (r *reader) route(what string, h HTTP, atPath, atKey ast.Node) *HTTP {
 		case name != nil:
 			names = append(names, name[1])
 		case !literal.MatchString(segment) || segment == "." || segment == "..":
-			r.fault(tokenOf(atPath), "%s.path: %q is neither a plain part of a path nor a {wildcard}", what, segment)
+			r.faultf(tokenOf(atPath), "%s.path: %q is neither a plain part of a path nor a {wildcard}", what, segment)
 			return nil
 		}
 	}
 	switch {
 	case len(names) > 1:
-		r.fault(tokenOf(atPath), "%s.path has %d wildcards; the key comes from one", what, len(names))
+		r.faultf(tokenOf(atPath), "%s.path has %d wildcards; the key comes from one", what, len(names))
 	case h.Key == Caller && len(names) == 1:
-		r.fault(tokenOf(atPath), "%s.path has the wildcard {%s}, but the key is the caller", what, names[0])
+		r.faultf(tokenOf(atPath), "%s.path has the wildcard {%s}, but the key is the caller", what, names[0])
 	case h.Key != Caller && !slices.Contains(names, h.Key):
-		r.fault(tokenOf(atKey), "%s.key is %s; it must be caller or the name of the path's wildcard", what, h.Key)
+		r.faultf(tokenOf(atKey), "%s.key is %s; it must be caller or the name of the path's wildcard", what, h.Key)
 	default:
 		if own := slices.IndexFunc(ownPaths(), func(p string) bool { return p == h.Path }); own >= 0 {
-			r.fault(tokenOf(atPath), "%s.path is %s, which the API has already", what, h.Path)
+			r.faultf(tokenOf(atPath), "%s.path is %s, which the API has already", what, h.Path)
 			return nil
 		}
 		return &h

@@ -3,7 +3,7 @@ package view
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
+	"fmt"
 	"slices"
 )
 
@@ -108,10 +108,11 @@ func (s *Set) Digest() string {
 	slices.SortFunc(shapes, func(a, b shape) int { return compareAll(a.View, b.View) })
 	slices.SortFunc(rules, func(a, b rule) int { return compareAll(a.View, b.View, a.Kind, b.Kind, a.Table, b.Table) })
 	hash := sha256.New()
-	// Strings and ints: encoding cannot fail, nor can writing to a hash.
-	_ = json.NewEncoder(hash).Encode(struct {
-		Shapes []shape
-		Rules  []rule
-	}{shapes, rules})
+	for _, s := range shapes {
+		fmt.Fprintf(hash, "view %q %d\n", s.View, s.Keys)
+	}
+	for _, r := range rules {
+		fmt.Fprintf(hash, "%s %q %q %q\n", r.Kind, r.View, r.Table, r.SQL)
+	}
 	return hex.EncodeToString(hash.Sum(nil))
 }
