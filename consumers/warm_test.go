@@ -403,6 +403,23 @@ func TestWarmFailureIsNotCached(t *testing.T) {
 	}
 }
 
+// What failed a moment ago is not tried again by the next event at once.
+func TestWarmSparesAFailingModel(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	key := "mythic:ai_failed:{" + w.key("user_1", "a title") + "}"
+	if err := w.client.Set(t.Context(), key, "the model answered with an error (status 500)", time.Minute).Err(); err != nil {
+		t.Fatal(err)
+	}
+	err := handle(t.Context(), w.warmer(), asked("user_1", "a title"))
+	if err == nil || errors.Is(err, stream.ErrReject) || !strings.Contains(err.Error(), "status 500") {
+		t.Errorf("the error is %v", err)
+	}
+	if n := len(w.model.Calls()); n != 0 {
+		t.Errorf("the model was called %d times", n)
+	}
+}
+
 func TestWarmRefusalIsFinal(t *testing.T) {
 	t.Parallel()
 	w := newWarmth(t)
@@ -430,6 +447,13 @@ func TestWarmRefusalIsFinal(t *testing.T) {
 	if _, _, err := w.read(key); err == nil {
 		t.Error("the refusal is cached")
 	}
+	// It is remembered for a while, by all processes.
+	if err := handle(t.Context(), w.warmer(), asked("user_1", "a title")); !errors.Is(err, stream.ErrReject) {
+		t.Errorf("asked again, the error is %v", err)
+	}
+	if n := len(w.model.Calls()); n != 1 {
+		t.Errorf("asked again, the model was called %d times", n)
+	}
 	answers := w.store.NewAnswers(w.view)
 	if state, err := answers.Asked(t.Context(), "user_1", key); err != nil || !strings.Contains(state.Refused, "status 400") || state.Pending {
 		t.Errorf("who asked is told %+v (%v)", state, err)
@@ -455,9 +479,15 @@ func TestWarmHeedsRetryAfter(t *testing.T) {
 		return modelserver.Reply{}
 	})
 	// One delivery: whatever costs one would be a dead letter.
-	w.run(w.warmer(), func(o *stream.SubscriberOptions) { o.MaxDeliveries = 1 })
+	warmer := w.warmer()
+	w.run(warmer, func(o *stream.SubscriberOptions) { o.MaxDeliveries = 1 })
 	w.publish(asked("user_1", "a title"))
-	<-w.model.Arrived()
+	testserver.Eventually(t, "the pause begins", func() error {
+		if warmer.pause.left(time.Now()) <= 0 {
+			return errNotYet
+		}
+		return nil
+	})
 	w.publish(asked("user_1", "another title"))
 	testserver.Eventually(t, "both are answered", func() error {
 		_, _, errA := w.read(w.key("user_1", "a title"))
