@@ -1,11 +1,13 @@
 package api
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -109,7 +111,7 @@ func TestARememberedTokenExpires(t *testing.T) {
 		t.Error("a token is good after its exp")
 	}
 	for i := range 3 * remembered {
-		tokens.remember(fmt.Sprint(i), verified{until: time.Now().Add(time.Minute)}, time.Now())
+		tokens.remember(strconv.Itoa(i), verified{until: time.Now().Add(time.Minute)}, time.Now())
 	}
 	if n := len(tokens.new) + len(tokens.old); n > 2*remembered {
 		t.Errorf("%d tokens are remembered", n)
@@ -150,14 +152,16 @@ func TestOnlyTheAppMayNameAUser(t *testing.T) {
 	w.put("user_books", "user_1", fill(t, books("user_1")))
 	w.put("user_books", "user_2", fill(t, books("user_2")))
 	a := w.get("/books/my", "Authorization", "Bearer "+eventsToken, "X-User-Id", "user_1")
-	if a.wants(t, 200, nil); string(a.body) != books("user_1") {
+	a.wants(t, 200, nil)
+	if string(a.body) != books("user_1") {
 		t.Errorf("%s", a.body)
 	}
 	w.get("/books/my", "Authorization", "Bearer "+eventsToken).wants(t, 400, nil)
 	w.get("/books/my", "X-User-Id", "user_1").wants(t, 401, nil)
 	// A user who names another stays himself.
 	a = w.get("/books/my", "Authorization", token(t, "user_2"), "X-User-Id", "user_1")
-	if a.wants(t, 200, nil); string(a.body) != books("user_2") {
+	a.wants(t, 200, nil)
+	if string(a.body) != books("user_2") {
 		t.Errorf("%s", a.body)
 	}
 }
@@ -179,7 +183,7 @@ func TestIsolation(t *testing.T) {
 		bearers[i] = token(t, name(i))
 	}
 	get := func(path, authorization string) *answer {
-		r, _ := http.NewRequest(http.MethodGet, w.url+path, nil)
+		r, _ := http.NewRequest(http.MethodGet, w.url+path, http.NoBody)
 		r.Header.Set("Authorization", authorization)
 		a, err := send(r)
 		if err != nil {
@@ -193,14 +197,14 @@ func TestIsolation(t *testing.T) {
 		group.Go(func() {
 			for i := worker; i < users; i += 8 {
 				for range 2 { // verified, then remembered
-					if a := get("/books/my", bearers[i]); a.StatusCode != 200 || string(a.body) != books(name(i)) {
+					if a := get("/books/my", bearers[i]); a.StatusCode != http.StatusOK || string(a.body) != books(name(i)) {
 						t.Errorf("%s got %d %s", name(i), a.StatusCode, a.body)
 					}
 				}
-				if a := get("/status/"+run(i), bearers[i]); a.StatusCode != 200 || string(a.body) != status(run(i)) {
+				if a := get("/status/"+run(i), bearers[i]); a.StatusCode != http.StatusOK || string(a.body) != status(run(i)) {
 					t.Errorf("%s got %d %s", name(i), a.StatusCode, a.body)
 				}
-				if a := get("/status/"+run(i+1), bearers[i]); a.StatusCode != 404 || strings.Contains(string(a.body), run(i+1)) {
+				if a := get("/status/"+run(i+1), bearers[i]); a.StatusCode != http.StatusNotFound || strings.Contains(string(a.body), run(i+1)) {
 					t.Errorf("%s got another's run: %d %s", name(i), a.StatusCode, a.body)
 				}
 			}
@@ -238,7 +242,7 @@ func TestAnothersRunLooksLikeNone(t *testing.T) {
 		for _, path := range []string{"/status/OWNED", "/status/GONE"} {
 			a := w.get(path, headers...)
 			a.wants(t, 404, nil)
-			if string(a.body) != string(none.body) {
+			if !bytes.Equal(a.body, none.body) {
 				t.Errorf("%s %v: %s", path, headers, a.body)
 			}
 			for name := range a.Header {
@@ -250,7 +254,7 @@ func TestAnothersRunLooksLikeNone(t *testing.T) {
 					}
 				}
 			}
-			if w.do(http.MethodHead, path, "", headers...).StatusCode != 404 {
+			if w.do(http.MethodHead, path, "", headers...).StatusCode != http.StatusNotFound {
 				t.Errorf("HEAD %s %v tells more", path, headers)
 			}
 		}

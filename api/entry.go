@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -43,6 +44,9 @@ func missed(why string, got filled) source {
 // serve answers with an entry: its owner is checked, a negative one is 404, a
 // matching If-None-Match is 304.
 func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
+	if e.View != v.Name {
+		return fmt.Errorf("an entry of %s in answer to a request for %s", e.View, v.Name)
+	}
 	h := x.Header()
 	s := x.server
 	h["Vary"] = s.fixed.vary

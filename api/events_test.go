@@ -201,7 +201,7 @@ func TestEventsAreForTheApp(t *testing.T) {
 	w = begin(t, func(o *Options) { o.EventsToken = "" })
 	for _, authorization := range []string{"Bearer ", "Bearer x", ""} {
 		a := w.do(http.MethodPost, "/events", body, "Authorization", authorization, "Content-Type", structured)
-		if a.StatusCode != 403 && a.StatusCode != 401 {
+		if a.StatusCode != http.StatusForbidden && a.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%q: %d", authorization, a.StatusCode)
 		}
 	}

@@ -78,8 +78,8 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 // read counts the request against the caller's limit and reads an entry, in one
 // round trip. It sets the RateLimit fields. Its errors are problems: 429 over
 // the limit, 503 while Redis is away.
-func (x *exchange) read(v *view.View, key string, min *cache.MinXid) (cache.Result, error) {
-	q := cache.Query{View: v, Key: key, MinXid: min}
+func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.Result, error) {
+	q := cache.Query{View: v, Key: key, MinXid: minXid}
 	var limit cache.Limit
 	if rule := x.route.rule; rule != nil && x.caller.limited != "" {
 		limit = rule.limit(x.caller)

@@ -28,7 +28,7 @@ const maxAllocations = 80
 func TestAHitIsCheap(t *testing.T) {
 	w := begin(t, func(o *Options) { o.Limits = "default=1000000/1m" })
 	w.put("user_books", "user_1", fill(t, books("user_1")))
-	r := httptest.NewRequest(http.MethodGet, "/books/my", nil)
+	r := httptest.NewRequest(http.MethodGet, "/books/my", http.NoBody)
 	r.Header.Set("Authorization", token(t, "user_1"))
 	d := &discard{header: http.Header{}}
 	hit := func() {
@@ -72,7 +72,7 @@ func (c *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.
 func BenchmarkHit(b *testing.B) {
 	w := begin(b, func(o *Options) { o.Limits = "default=1000000/1m" })
 	w.put("user_books", "user_1", fill(b, books("user_1")))
-	r := httptest.NewRequest(http.MethodGet, "/books/my", nil)
+	r := httptest.NewRequest(http.MethodGet, "/books/my", http.NoBody)
 	r.Header.Set("Authorization", token(b, "user_1"))
 	d := &discard{header: http.Header{}}
 	b.ReportAllocs()

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -58,19 +59,19 @@ func parseRule(text string) (rule, error) {
 	name, quota, ok := strings.Cut(text, "=")
 	count, per, ok2 := strings.Cut(quota, "/")
 	if !ok || !ok2 {
-		return rule{}, fmt.Errorf("is not of the form path=count/duration")
+		return rule{}, errors.New("is not of the form path=count/duration")
 	}
 	name = strings.TrimSpace(name)
 	if name != "default" && (!strings.HasPrefix(name, "/") || !plain(name)) {
-		return rule{}, fmt.Errorf("names neither default nor a path")
+		return rule{}, errors.New("names neither default nor a path")
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(count))
 	if err != nil || n < 1 || n > 1_000_000 {
-		return rule{}, fmt.Errorf("has no count between 1 and 1000000")
+		return rule{}, errors.New("has no count between 1 and 1000000")
 	}
 	d, err := parseDuration(strings.TrimSpace(per))
 	if err != nil || d < time.Second || d > 24*time.Hour {
-		return rule{}, fmt.Errorf("has no duration between 1s and 24h")
+		return rule{}, errors.New("has no duration between 1s and 24h")
 	}
 	return newRule(name, name, n, d), nil
 }

@@ -71,14 +71,14 @@ func TestNeverOneAdmittedTooMany(t *testing.T) {
 	for range 10 {
 		group.Go(func() {
 			for range 10 {
-				r, _ := http.NewRequest(http.MethodGet, w.url+"/status/RUN1", nil)
+				r, _ := http.NewRequest(http.MethodGet, w.url+"/status/RUN1", http.NoBody)
 				a, err := send(r)
 				switch {
 				case err != nil:
 					t.Error(err)
-				case a.StatusCode == 200:
+				case a.StatusCode == http.StatusOK:
 					admitted.Add(1)
-				case a.StatusCode == 429:
+				case a.StatusCode == http.StatusTooManyRequests:
 					refused.Add(1)
 				}
 			}
@@ -126,7 +126,7 @@ func TestAnonymousCallersAreTheirAddress(t *testing.T) {
 		{"[2001:db8:1:2:3:4:5:6]:5000", "2001:db8:9:9::1", "2001:db8:1:2::/64", "2001:db8:9:9::/64"},
 		{"[fe80::1%eth0]:5000", "nonsense", "fe80::/64", "unknown"},
 	} {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = c.remote
 		if c.forwarded != "" {
 			r.Header.Set("X-Forwarded-For", c.forwarded)

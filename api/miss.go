@@ -24,7 +24,7 @@ var (
 )
 
 // fillFailed says that a worker tried and gave up. The reason is for logs.
-type fillFailed struct{ reason string }
+type fillFailed struct{ reason string } //nolint:errname // beside errBusy and its like
 
 func (e *fillFailed) Error() string { return "the fill failed: " + e.reason }
 
@@ -198,9 +198,9 @@ const (
 
 // failure makes an error of a fill that failed; nil where it failed for a
 // transaction that this request does not ask for.
-func failure(min *cache.MinXid, got cache.Filled) error {
+func failure(minXid *cache.MinXid, got cache.Filled) error {
 	switch {
-	case got.MinXid != nil && (min == nil || *min != *got.MinXid):
+	case got.MinXid != nil && (minXid == nil || *minXid != *got.MinXid):
 		return nil
 	case got.MinXid != nil && got.Reason == reasonXidOpen:
 		return errXidOpen
@@ -212,11 +212,11 @@ func failure(min *cache.MinXid, got cache.Filled) error {
 }
 
 // seen reports whether an entry has seen the transaction that is asked for.
-func seen(min *cache.MinXid, e cache.Entry) bool {
-	if min == nil {
+func seen(minXid *cache.MinXid, e cache.Entry) bool {
+	if minXid == nil {
 		return true
 	}
-	return (min.Epoch == 0 || min.Epoch == e.Snapshot.Epoch) && e.Snapshot.Sees(min.Xid)
+	return (minXid.Epoch == 0 || minXid.Epoch == e.Snapshot.Epoch) && e.Snapshot.Sees(minXid.Xid)
 }
 
 // reread looks whether the cache has an answer after all.

@@ -74,7 +74,7 @@ func (k kind) about() (status int, title string) {
 
 // Problem is an RFC 9457 problem document. It is an error, so that a handler
 // returns it.
-type Problem struct {
+type Problem struct { //nolint:errname // RFC 9457's own word
 	Type   string `json:"type"` // /docs#<kind>
 	Title  string `json:"title"`
 	Status int    `json:"status"`
@@ -117,7 +117,10 @@ func (p *Problem) write(w http.ResponseWriter) {
 	if p.challenge != "" {
 		h.Set("WWW-Authenticate", p.challenge)
 	}
-	body, _ := json.Marshal(p) // strings and numbers: never fails
+	body, err := json.Marshal(p)
+	if err != nil {
+		body = []byte("{}") // a number that JSON lacks; the status says enough
+	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // the client may be gone

@@ -50,8 +50,8 @@ func (x *exchange) fail(err error) {
 
 // finish ends an exchange, the panicking one too.
 func (s *Server) finish(x *exchange) {
-	if v := recover(); v != nil {
-		if v == http.ErrAbortHandler {
+	if v := recover(); v != nil { //nolint:revive // serve defers this very function
+		if v == http.ErrAbortHandler { //nolint:errorlint // the value that was panicked with, not an error that somebody wrapped
 			panic(v)
 		}
 		s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str("route", x.route.path).Msg("handler panicked")

@@ -185,7 +185,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were still in flight: %w", err), server.Close())
 	}
-	<-served
+	_ = <-served // http.ErrServerClosed, since it was asked to
 	s.log.Info().Msg("api has stopped")
 	return err
 }

@@ -24,7 +24,7 @@ func TestWhatNoRouteIsFor(t *testing.T) {
 	for _, path := range []string{
 		"/", "/nothing", "/status", "/status/", "/status/a/b", "/books/my/", "//books/my", "/books/../livez", "/status/./x", "/livez/", "/%00",
 	} {
-		r, _ := http.NewRequest(http.MethodGet, w.url, nil)
+		r, _ := http.NewRequest(http.MethodGet, w.url, http.NoBody)
 		r.URL.Opaque = path // as it is, without being cleaned
 		a, err := send(r)
 		if err != nil {
@@ -46,7 +46,8 @@ func TestKeysComeFromThePathAsTheyAre(t *testing.T) {
 	} {
 		w.put("run_status", key, fill(t, status(key)))
 		a := w.get(path)
-		if a.wants(t, 200, nil); string(a.body) != status(key) {
+		a.wants(t, 200, nil)
+		if string(a.body) != status(key) {
 			t.Errorf("%s: %s", path, a.body)
 		}
 	}
@@ -59,7 +60,7 @@ func TestAPanicStaysInside(t *testing.T) {
 	var logged bytes.Buffer
 	w := begin(t, func(o *Options) { o.Log = zerolog.New(&logged) })
 	recorded := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodGet, "/livez", nil)
+	r := httptest.NewRequest(http.MethodGet, "/livez", http.NoBody)
 	w.server.serve(recorded, r, w.server.other, func(*exchange) error { panic("secret") })
 	if recorded.Code != 500 || strings.Contains(recorded.Body.String(), "secret") || !strings.Contains(logged.String(), "secret") {
 		t.Errorf("%d %s", recorded.Code, recorded.Body)
@@ -102,7 +103,7 @@ func TestServeFinishesWhatIsInFlight(t *testing.T) {
 	cancel()
 	close(release)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || response.StatusCode != 200 {
+	if err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("%v %v", response, err)
 	}
 	response.Body.Close()

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -42,11 +41,11 @@ func (s *Server) getView(x *exchange, v *view.View) error {
 	if err != nil {
 		return err
 	}
-	min, err := parseMinXid(x.request.Header["X-Min-Xid"])
+	minXid, err := parseMinXid(x.request.Header["X-Min-Xid"])
 	if err != nil {
 		return err
 	}
-	result, err := x.read(v, key, min)
+	result, err := x.read(v, key, minXid)
 	if err != nil {
 		return err
 	}
@@ -54,9 +53,9 @@ func (s *Server) getView(x *exchange, v *view.View) error {
 	case cache.Hit:
 		return x.serve(v, result.Entry, source{mark: markHit, at: result.Now})
 	case cache.Stale:
-		return s.refresh(x, v, key, min, result)
+		return s.refresh(x, v, key, minXid, result)
 	default:
-		got, err := x.await(ask{view: v, key: key, minXid: min, event: fillRequest(v, key, min)})
+		got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid)})
 		if err != nil {
 			return x.notFilled(err)
 		}
@@ -65,8 +64,8 @@ func (s *Server) getView(x *exchange, v *view.View) error {
 }
 
 // refresh asks for a newer entry and falls back on the old one.
-func (s *Server) refresh(x *exchange, v *view.View, key string, min *cache.MinXid, result cache.Result) error {
-	got, err := x.await(ask{view: v, key: key, minXid: min, event: fillRequest(v, key, min), spare: true})
+func (s *Server) refresh(x *exchange, v *view.View, key string, minXid *cache.MinXid, result cache.Result) error {
+	got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid), spare: true})
 	if err != nil {
 		x.server.log.Debug().Err(err).Str("view", v.Name).Msg("serving a stale entry")
 		return x.serve(v, result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now})
@@ -120,14 +119,14 @@ func (x *exchange) notFilled(err error) error {
 }
 
 // fillRequest is the event that makes a worker load an entry.
-func fillRequest(v *view.View, key string, min *cache.MinXid) event.Event {
+func fillRequest(v *view.View, key string, minXid *cache.MinXid) event.Event {
 	e := event.Event{Type: event.FillRequested, Source: "api", View: v.Name, Subject: key}
-	if min != nil {
-		data := map[string]string{"min_xid": strconv.FormatUint(min.Xid, 10)}
-		if min.Epoch != 0 {
-			data["epoch"] = strconv.FormatUint(min.Epoch, 10)
+	if minXid != nil {
+		data := strconv.AppendUint([]byte(`{"min_xid":"`), minXid.Xid, 10)
+		if minXid.Epoch != 0 {
+			data = strconv.AppendUint(append(data, `","epoch":"`...), minXid.Epoch, 10)
 		}
-		e.Data, _ = json.Marshal(data) // strings: never fails
+		e.Data = append(data, `"}`...)
 	}
 	return e
 }
@@ -141,19 +140,19 @@ func parseMinXid(values []string) (*cache.MinXid, error) {
 	if len(values) > 1 {
 		return nil, bad
 	}
-	var min cache.MinXid
+	var minXid cache.MinXid
 	xid := values[0]
 	if epoch, rest, ok := strings.Cut(xid, "-"); ok {
 		n, err := strconv.ParseUint(epoch, 10, 64)
 		if err != nil || n == 0 {
 			return nil, bad
 		}
-		min.Epoch, xid = n, rest
+		minXid.Epoch, xid = n, rest
 	}
 	n, err := strconv.ParseUint(xid, 10, 64)
 	if err != nil || n == 0 {
 		return nil, bad
 	}
-	min.Xid = n
-	return &min, nil
+	minXid.Xid = n
+	return &minXid, nil
 }

@@ -178,9 +178,9 @@ func TestRequestsForOneKeyShareOneEvent(t *testing.T) {
 	var collapsed atomic.Int32
 	for range callers {
 		group.Go(func() {
-			r, _ := http.NewRequest(http.MethodGet, w.url+"/status/RUN1", nil)
+			r, _ := http.NewRequest(http.MethodGet, w.url+"/status/RUN1", http.NoBody)
 			a, err := send(r)
-			if err != nil || a.StatusCode != 200 {
+			if err != nil || a.StatusCode != http.StatusOK {
 				t.Errorf("%v %v", a, err)
 				return
 			}
@@ -217,7 +217,7 @@ func TestTooManyWaitingAreRefusedAtOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 3 {
 		group.Go(func() {
-			r, _ := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/status/RUN"+strconv.Itoa(i), nil)
+			r, _ := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/status/RUN"+strconv.Itoa(i), http.NoBody)
 			if _, err := send(r); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
 			}
@@ -318,7 +318,7 @@ func TestReadYourOwnWrites(t *testing.T) {
 	var seenBy version.Snapshot
 	w.worker(func(e event.Event) {
 		switch string(e.Data) {
-		case `{"min_xid":"150"}`, `{"epoch":"1","min_xid":"150"}`:
+		case `{"min_xid":"150"}`, `{"min_xid":"150","epoch":"1"}`:
 			seenBy = at(t, 1, "151:151:")
 			w.put(e.View, e.Subject, cache.Fill{Version: seenBy.Version(), Snapshot: seenBy, Body: []byte(status("NEW"))})
 		case `{"min_xid":"777"}`:
@@ -400,8 +400,8 @@ func TestAFailureForOneTransactionIsNobodyElses(t *testing.T) {
 	})
 	var group sync.WaitGroup
 	group.Go(func() {
-		r, _ := http.NewRequest(http.MethodGet, w.url+"/status/RUN1", nil)
-		if a, err := send(r); err != nil || a.StatusCode != 200 {
+		r, _ := http.NewRequest(http.MethodGet, w.url+"/status/RUN1", http.NoBody)
+		if a, err := send(r); err != nil || a.StatusCode != http.StatusOK {
 			t.Errorf("%v %v", a, err)
 		}
 	})
@@ -431,7 +431,7 @@ func TestRedisDownIs503AndBackIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	testserver.Eventually(t, "redis is back", func() error {
-		if a := w.get("/health/redis"); a.StatusCode != 200 {
+		if a := w.get("/health/redis"); a.StatusCode != http.StatusOK {
 			return errors.New(a.Status)
 		}
 		return nil

@@ -186,7 +186,7 @@ func (a *answer) problem(t testing.TB) Problem {
 	return p
 }
 
-// get sends a GET with headers given as name, value, name, value …
+// get sends a GET; headers are names and values in turn.
 func (w *world) get(path string, headers ...string) *answer {
 	w.t.Helper()
 	return w.do(http.MethodGet, path, "", headers...)
@@ -285,13 +285,16 @@ func at(t testing.TB, epoch uint64, text string) version.Snapshot {
 
 // fill is a value read in the snapshot 100:100: of epoch 1.
 func fill(t testing.TB, body string) cache.Fill {
+	t.Helper()
 	s := at(t, 1, "100:100:")
 	return cache.Fill{Version: s.Version(), Snapshot: s, Body: []byte(body)}
 }
 
 // status is a document of /status.
 func status(run string) string {
-	return fmt.Sprintf(`{"runId":%q,"message":"","style":"","format":"","stages":{"data_collected":true,"images_downloaded":false,"book_generated":false},"files":{},"profile":{},"status":"running","current_stage":"scraping","progress_percentage":40,"error_message":null}`, run)
+	return fmt.Sprintf(`{"runId":%q,"message":"","style":"","format":"",`+
+		`"stages":{"data_collected":true,"images_downloaded":false,"book_generated":false},"files":{},"profile":{},`+
+		`"status":"running","current_stage":"scraping","progress_percentage":40,"error_message":null}`, run)
 }
 
 // books is a document of /books/my.
