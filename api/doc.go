@@ -37,7 +37,7 @@
 //
 // A handler that serves an entry takes three steps, which getView shows:
 // x.read (limiter and entry in one round trip; 429 and the RateLimit fields are
-// done by then), s.misses.await where there is none (it appends the event of the
+// done by then), x.await where there is none (it appends the event of the
 // ask and waits for the announcement), and x.serve (headers, ETag, 304, owner).
 // An error of await that the handler has no answer of its own to goes through
 // notFilled, which makes a problem of it.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +17,9 @@ const (
 	maxBatch      = 1000    // events
 	maxDepth      = 64      // of nesting in JSON
 )
+
+// appendTimeout bounds how long a batch may take to get to Redis.
+const appendTimeout = 5 * time.Second
 
 // ItemError says what is wrong with one event of a request.
 type ItemError struct {
@@ -70,8 +74,10 @@ func (s *Server) append(x *exchange, events []event.Event) error {
 	if len(events) == 0 {
 		return x.json(http.StatusAccepted, map[string][]Accepted{"accepted": {}})
 	}
+	ctx, cancel := context.WithTimeout(x.request.Context(), appendTimeout)
+	defer cancel()
 	begun := time.Now()
-	ids, err := s.publisher.Append(x.request.Context(), events...)
+	ids, err := s.publisher.Append(ctx, events...)
 	x.redis += time.Since(begun)
 	accepted := []Accepted{}
 	for i, id := range ids {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -9,6 +10,10 @@ import (
 	"mythiccache/cache"
 	"mythiccache/cache/view"
 )
+
+// redisTimeout bounds a question to Redis. One that is there but frozen would
+// otherwise hold up requests until its client's own, longer timeouts.
+const redisTimeout = time.Second
 
 // exchange is one request with its caller, and the writer of its answer, which
 // adds the times taken when the header goes out.
@@ -85,8 +90,10 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 		limit = rule.limit(x.caller)
 		q.Limit = &limit
 	}
+	ctx, cancel := context.WithTimeout(x.request.Context(), redisTimeout)
+	defer cancel()
 	begun := time.Now()
-	result, err := x.server.store.Read(x.request.Context(), q)
+	result, err := x.server.store.Read(ctx, q)
 	x.redis += time.Since(begun)
 	if err != nil {
 		return result, x.cacheAway(err)

@@ -11,9 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// healthTimeout bounds the question to Redis: a probe wants a quick no.
-const healthTimeout = 2 * time.Second
-
 // operatorRoutes are for whoever runs the program, and for its probes.
 func (s *Server) operatorRoutes() []route {
 	metrics := promhttp.HandlerFor(s.o.Registry, promhttp.HandlerOpts{})
@@ -47,7 +44,7 @@ type redisHealth struct {
 
 // getRedisHealth asks Redis how it is.
 func (s *Server) getRedisHealth(x *exchange) error {
-	ctx, cancel := context.WithTimeout(x.request.Context(), healthTimeout)
+	ctx, cancel := context.WithTimeout(x.request.Context(), redisTimeout)
 	defer cancel()
 	begun := time.Now()
 	health, err := s.redisHealth(ctx)

@@ -112,6 +112,8 @@ func (m *misses) await(ctx context.Context, a ask) (filled, error) {
 	if patience == 0 {
 		patience = m.patience
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience+redisTimeout) // a bound for reread; the timer comes first
+	defer cancel()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 

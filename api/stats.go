@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"slices"
@@ -60,12 +61,14 @@ type relayStats struct {
 
 // getStats sums what the processes report.
 func (s *Server) getStats(x *exchange) error {
+	ctx, cancel := context.WithTimeout(x.request.Context(), redisTimeout)
+	defer cancel()
 	begun := time.Now()
-	reports, err := s.store.Reports(x.request.Context())
+	reports, err := s.store.Reports(ctx)
 	if err != nil {
 		return x.cacheAway(err)
 	}
-	health, err := s.redisHealth(x.request.Context())
+	health, err := s.redisHealth(ctx)
 	x.redis += time.Since(begun)
 	if err != nil {
 		return x.cacheAway(err)

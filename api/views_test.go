@@ -411,6 +411,27 @@ func TestAFailureForOneTransactionIsNobodyElses(t *testing.T) {
 	group.Wait()
 }
 
+// TestAFrozenRedisIs503 stops Redis from running without closing a connection.
+func TestAFrozenRedisIs503(t *testing.T) {
+	w := begin(t)
+	w.put("run_status", "RUN1", fill(t, status("RUN1")))
+	if err := w.redis.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	a, health := w.get("/status/RUN1"), w.get("/health/redis")
+	took := time.Since(begun)
+	if err := w.redis.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []*answer{a, health} {
+		one.wants(t, 503, map[string]string{"Retry-After": "1"})
+	}
+	if took > 2*(redisTimeout+time.Second) {
+		t.Errorf("two requests took %s", took)
+	}
+}
+
 func TestRedisDownIs503AndBackIsBack(t *testing.T) {
 	w := begin(t)
 	w.put("run_status", "RUN1", fill(t, status("RUN1")))
