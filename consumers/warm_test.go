@@ -503,3 +503,31 @@ func TestWarmHeedsRetryAfter(t *testing.T) {
 		t.Errorf("dead letters: %q", dead)
 	}
 }
+
+// Between a worker's look for the answer and its lease, another may have put it.
+func TestWarmLooksAgainUnderItsLease(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	warmer := w.warmer()
+	e := asked("user_1", "a title")
+	if err := handle(t.Context(), warmer, e); err != nil {
+		t.Fatal(err)
+	}
+	d, err := warmer.read(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := w.store.Lease(t.Context(), w.view, d.key, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := warmer.lead(t.Context(), d, lease); err != nil {
+		t.Error(err)
+	}
+	if n := len(w.model.Calls()); n != 1 {
+		t.Errorf("the model was called %d times", n)
+	}
+	if _, err := w.store.Lease(t.Context(), w.view, d.key, time.Second); err != nil {
+		t.Errorf("the lease was kept: %v", err)
+	}
+}
