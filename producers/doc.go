@@ -22,6 +22,11 @@
 // session_replication_role = replica. A failing insert into the outbox does fail
 // the app's statement, since letting it pass would lose the change.
 //
+// One relay leads for a database, whatever Redis or prefix it writes to. It keeps
+// one connection to PostgreSQL, which must not run through a transaction pooler.
+// A mapping reads the tables that it joins inside the app's transaction; under
+// SERIALIZABLE those reads count like the app's own.
+//
 // Relay.Run is the one thing that runs here. It ends when its context does, after
 // the append under way; Install, Migrate and Publish start nothing.
 //

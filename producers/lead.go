@@ -216,13 +216,9 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 	}
 	l.remapKeys = remapKeys
 	for _, s := range b.steps(l.from, l.note) {
-		// What has begun is finished, so that a shutdown leaves no doubt.
-		if err := l.streams.Append(context.WithoutCancel(ctx), l.placed, s.to, s.events); err != nil {
+		if err := l.append(ctx, s); err != nil {
 			return len(b.rows), true, err
 		}
-		l.placed, l.from = s.to, s.to
-		l.relay.metrics.scripts.Inc()
-		l.relay.metrics.events.Add(float64(len(s.events)))
 		if ctx.Err() != nil {
 			return len(b.rows), true, ctx.Err()
 		}
@@ -245,6 +241,20 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		l.relay.set(func(s *RelayState) { s.Backlog, s.LastDrain = 0, l.drained })
 	}
 	return len(b.rows), b.more, nil
+}
+
+// append does one step. What has begun is finished, so that a shutdown leaves no
+// doubt about it.
+func (l *lead) append(ctx context.Context, s step) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownBound)
+	defer cancel()
+	if err := l.streams.Append(bounded, l.placed, s.to, s.events); err != nil {
+		return err
+	}
+	l.placed, l.from = s.to, s.to
+	l.relay.metrics.scripts.Inc()
+	l.relay.metrics.events.Add(float64(len(s.events)))
+	return nil
 }
 
 // note logs, once for each reason, that a view is fenced because its keys could

@@ -56,6 +56,7 @@ const (
 	retryMost       = time.Second
 	defaultGrace    = 15 * time.Minute
 	statementBound  = 30 * time.Second
+	truncateWait    = 50 * time.Millisecond
 	shutdownBound   = 5 * time.Second
 	leaderLock      = 0x6d7974686963_01
 	applicationName = "mythic-cache relay"
@@ -163,7 +164,7 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 	r.o.Log.Info().Msg("relay leads")
 	defer r.o.Log.Info().Msg("relay leads no longer")
 	l := &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
-		rotation: rotation{conn: conn, retention: r.o.Retention}}
+		rotation: rotation{conn: conn, retention: r.o.Retention, lockWait: truncateWait}}
 	return l.run(ctx)
 }
 

@@ -230,7 +230,9 @@ func TestAnIdleRelayNoticesWhatRedisLost(t *testing.T) {
 		"DEL and written to by another": func(b *bed) error {
 			_, err := b.client.TxPipelined(b.t.Context(), func(p redis.Pipeliner) error {
 				p.Del(b.t.Context(), b.keys.Topic("run"))
-				p.XAdd(b.t.Context(), &redis.XAddArgs{Stream: b.keys.Topic("run"), Values: []string{"type", "run.started", "subject", "by hand"}})
+				for range 800 { // more than were there
+					p.XAdd(b.t.Context(), &redis.XAddArgs{Stream: b.keys.Topic("run"), Values: []string{"type", "run.started", "subject", "by hand"}})
+				}
 				return nil
 			})
 			return err
@@ -281,6 +283,7 @@ func TestTrimmingIsNoLoss(t *testing.T) {
 }
 
 func TestACrashedDatabaseBeginsAnEpoch(t *testing.T) {
+	t.Parallel()
 	pg := testserver.NewPostgres(t, nil)
 	b := newBedOn(t, pg, mythic(t))
 	b.people()
@@ -314,6 +317,7 @@ func TestACrashedDatabaseBeginsAnEpoch(t *testing.T) {
 
 // A clean restart keeps the epoch, and nothing is sent twice.
 func TestACleanRestartKeepsTheEpoch(t *testing.T) {
+	t.Parallel()
 	pg := testserver.NewPostgres(t, nil)
 	b := newBedOn(t, pg, mythic(t))
 	b.exec(`SELECT mythic_cache.publish('run.started', 'r1')`)

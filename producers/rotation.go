@@ -19,7 +19,8 @@ const slots = 4
 type rotation struct {
 	conn      *pgx.Conn
 	retention time.Duration
-	noted     time.Time // when the position was last noted
+	lockWait  time.Duration // how long a writer may be made to queue behind us
+	noted     time.Time     // when the position was last noted
 }
 
 // turn notes the position and does what is due. The position must be complete,
@@ -106,7 +107,8 @@ func (r *rotation) truncate(ctx context.Context, slot int, at position) (done bo
 		return false, fmt.Errorf("look at %s: %w", table, err)
 	}
 	err = pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '50ms'; LOCK TABLE ONLY "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		lock := fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE", r.lockWait.Milliseconds(), table)
+		if _, err := tx.Exec(ctx, lock); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, look, args...).Scan(&highest); err != nil {

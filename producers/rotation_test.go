@@ -1,6 +1,7 @@
 package producers
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ type turns struct {
 
 func newTurns(t *testing.T) *turns {
 	b := newBed(t)
-	return &turns{b, rotation{conn: b.connect(), retention: 80 * time.Millisecond}, position{}}
+	return &turns{b, rotation{conn: b.connect(), retention: 80 * time.Millisecond, lockWait: truncateWait}, position{}}
 }
 
 // now moves the position up to the present.
@@ -103,6 +104,34 @@ func TestRotationKeepsALateRow(t *testing.T) {
 	r.past()
 	if n := r.turn(); n != 1 || r.rows() != 0 {
 		t.Errorf("%d truncated, %d rows left after the position has seen it for a retention", n, r.rows())
+	}
+}
+
+// The race that a look before the lock alone would lose: the writer is in there
+// when rotation looks, and commits while rotation waits for the lock.
+func TestRotationLooksAfterItHasLocked(t *testing.T) {
+	r := newTurns(t)
+	r.rotation.lockWait = time.Minute
+	late := r.connect()
+	r.exec(write)
+	r.past()
+	r.now()
+	r.turn()
+	r.past()
+	r.now()
+	r.rotation.noted = time.Now() // no new note: the old one is past the first row
+	do(t, late, `BEGIN; INSERT INTO mythic_cache.outbox (type, subject, slot, event_id) VALUES ('run.started', 'late', 0, gen_random_uuid())`)
+	done := make(chan error)
+	go func() { _, err := r.rotation.truncate(t.Context(), 0, r.at); done <- err }()
+	testserver.Eventually(t, "rotation waits for the lock", func() error {
+		if one[int](r.bed, `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'mythic_cache.outbox_0'::regclass`) == 0 {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	do(t, late, `COMMIT`)
+	if err := <-done; err != nil || r.rows() != 2 {
+		t.Errorf("%d rows left, %v", r.rows(), err)
 	}
 }
 

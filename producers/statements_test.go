@@ -315,6 +315,7 @@ func TestJoinedMappingsOverALinkTable(t *testing.T) {
 }
 
 func TestTwoPhaseCommitWorksWhereItIsEnabled(t *testing.T) {
+	t.Parallel()
 	b := newBedOn(t, testserver.NewPostgres(t, map[string]string{"max_prepared_transactions": "5"}), mythic(t))
 	b.people()
 	b.relay()

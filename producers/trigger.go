@@ -47,10 +47,11 @@ func (c capture) remapName(path string) string {
 	return fmt.Sprintf("remap_%.24s_%d_%s", c.view, c.mappedOID, hex.EncodeToString(sum[:4]))
 }
 
-// remapSQL is the function that the relay runs a joined mapping with.
+// remapSQL is the function that the relay runs a joined mapping with. The planner
+// may do there what the relay's own session forbids.
 func (c capture) remapSQL(path string) string {
 	return fmt.Sprintf(`CREATE OR REPLACE FUNCTION mythic_cache.%s(jsonb) RETURNS SETOF text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = %s AS %s
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = %s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
 WITH changed AS (SELECT * FROM jsonb_populate_recordset(NULL::%s, $1))
 SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
 %s
