@@ -60,8 +60,7 @@ func (d *answerDesk) get(x *exchange) error {
 // listen waits for an answer that somebody has asked for.
 func (d *answerDesk) listen(ctx context.Context, key string, patience time.Duration) (filled, error) {
 	m := d.server.misses
-	a := ask{view: d.view, key: key}
-	if err := m.enter(a); err != nil {
+	if err := m.enter(ask{view: d.view, key: key}); err != nil {
 		return filled{}, errNotFilled // it can look again
 	}
 	defer m.leave()
@@ -70,8 +69,12 @@ func (d *answerDesk) listen(ctx context.Context, key string, patience time.Durat
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	// It may have come between the last look and the registration.
-	if got, hit, err := m.reread(ctx, a); hit || err != nil {
-		return got, err
+	result, err := d.server.store.Read(ctx, cache.Query{View: d.view, Key: key})
+	switch {
+	case err != nil:
+		return filled{}, err
+	case result.Status == cache.Hit:
+		return filled{entry: result.Entry, at: result.Now, stored: true, collapsed: true}, nil
 	}
 	for {
 		select {

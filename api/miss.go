@@ -3,9 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +56,8 @@ type filled struct {
 //     read again: something as new is there, or was dropped since. Where it
 //     refused the entry, because the key changed while it was loaded, they start
 //     the next flight, once.
+//  4. Whoever has heard lands the flight. A request that joined it too late to
+//     hear the announcement itself sees that, and reads again.
 //
 // So a key that changes all the time is loaded at most once per announcement and
 // process, and no reader is given what is older than its own question.
@@ -74,24 +73,6 @@ type misses struct {
 	flights map[flightKey]*flight
 	swept   time.Time
 }
-
-type flightKey struct {
-	view, key string
-	min       cache.MinXid
-}
-
-// flight is one event that was appended for all who wait.
-type flight struct {
-	started time.Time     // before the event was appended
-	sent    chan struct{} // closed once asked and err stand
-	asked   int64         // when Redis took the event, in Unix milliseconds
-	err     error
-	vain    bool // somebody waited for it in vain; guarded by misses.mu
-}
-
-// vainFor is how long a flight that nobody answered keeps requests with an old
-// copy from waiting again.
-const vainFor = time.Second
 
 func newMisses(store *cache.Store, waiters *cache.Waiters, publisher Publisher, patience time.Duration, limit int) *misses {
 	return &misses{store: store, waiters: waiters, publisher: publisher, patience: patience, limit: limit, flights: map[flightKey]*flight{}}
@@ -120,166 +101,46 @@ func (m *misses) await(ctx context.Context, a ask) (filled, error) {
 	f, collapsed := m.join(ctx, a)
 	sent := f.sent
 	for {
+		var heard verdict
+		var answer filled
+		var err error
 		select {
 		case <-sent:
 			if f.err != nil {
+				m.land(a, f)
 				return filled{}, f.err
 			}
 			sent = nil // known from here on
+			continue
 		case got := <-wait.C():
-			verdict, err := m.judge(a, f, arrived, got)
-			answer := filled{entry: got.Entry, at: got.At, stored: got.Outcome == cache.Accepted}
-			if verdict == readAgain {
-				var hit bool
-				if answer, hit, err = m.reread(ctx, a); hit || err != nil {
-					verdict = done
-				} else {
-					verdict = askAgain
-				}
-			}
-			if verdict == goOn {
-				continue
-			}
-			m.land(a, f)
-			if verdict == done {
-				answer.collapsed = collapsed
-				return answer, err
-			}
-			f, collapsed = m.join(ctx, a)
-			sent = f.sent
+			heard, answer, err = m.judge(a, f, arrived, got)
+		case <-f.landed:
+			heard, answer, err = m.overheard(a, f, arrived, wait)
 		case <-timer.C:
 			m.inVain(f)
 			return filled{}, errNotFilled
 		case <-ctx.Done():
+			m.land(a, f)
 			return filled{}, ctx.Err()
 		}
-	}
-}
-
-// verdict is what an announcement means to one request.
-type verdict int
-
-const (
-	goOn      verdict = iota // nothing
-	done                     // it is the answer, or there will be none
-	readAgain                // the cache has something at least as new, or has lost it since
-	askAgain                 // an entry, but not one for this request
-)
-
-// judge says what an announcement means to a request that arrived at a time and
-// waits for a flight.
-func (m *misses) judge(a ask, f *flight, arrived time.Time, got cache.Filled) (verdict, error) {
-	if got.Outcome == cache.Failed {
-		if err := failure(a.minXid, got); err != nil {
-			return done, err
+		if heard == readAgain {
+			var hit bool
+			heard = askAgain
+			if answer, hit, err = m.reread(ctx, a); hit || err != nil {
+				heard = done
+			}
 		}
-		return goOn, nil
+		switch heard {
+		case done:
+			m.land(a, f)
+			answer.collapsed = collapsed
+			return answer, err
+		case askAgain:
+			m.land(a, f)
+			f, collapsed = m.join(ctx, a)
+			sent = f.sent
+		}
 	}
-	<-f.sent // bounded by send; without it the event's time is not known
-	if f.err != nil {
-		return done, f.err
-	}
-	answers := !f.started.Before(arrived) && got.Answers(time.UnixMilli(f.asked))
-	switch {
-	case !seen(a.minXid, got.Entry):
-		return askAgain, nil
-	case answers:
-		return done, nil
-	case got.Outcome == cache.Accepted:
-		return readAgain, nil
-	default:
-		return askAgain, nil
-	}
-}
-
-// What a worker says of a transaction that it cannot wait for.
-const (
-	reasonXidOpen    = "xid in progress"
-	reasonXidUnknown = "xid unknown"
-)
-
-// failure makes an error of a fill that failed; nil where it failed for a
-// transaction that this request does not ask for.
-func failure(minXid *cache.MinXid, got cache.Filled) error {
-	switch {
-	case got.MinXid != nil && (minXid == nil || *minXid != *got.MinXid):
-		return nil
-	case got.MinXid != nil && got.Reason == reasonXidOpen:
-		return errXidOpen
-	case got.MinXid != nil && got.Reason == reasonXidUnknown:
-		return errXidUnknown
-	default:
-		return &fillFailed{reason: got.Reason}
-	}
-}
-
-// seen reports whether an entry has seen the transaction that is asked for.
-func seen(minXid *cache.MinXid, e cache.Entry) bool {
-	if minXid == nil {
-		return true
-	}
-	return (minXid.Epoch == 0 || minXid.Epoch == e.Snapshot.Epoch) && e.Snapshot.Sees(minXid.Xid)
-}
-
-// reread looks whether the cache has an answer after all.
-func (m *misses) reread(ctx context.Context, a ask) (filled, bool, error) {
-	result, err := m.store.Read(ctx, cache.Query{View: a.view, Key: a.key, MinXid: a.minXid})
-	if err != nil {
-		return filled{}, false, err
-	}
-	return filled{entry: result.Entry, at: result.Now, stored: true}, result.Status == cache.Hit, nil
-}
-
-// join returns the flight to wait for, and whether it was there already.
-func (m *misses) join(ctx context.Context, a ask) (f *flight, collapsed bool) {
-	k := a.flightKey()
-	now := time.Now()
-	m.mu.Lock()
-	if f := m.flights[k]; f != nil && now.Sub(f.started) < m.patience/2 {
-		m.mu.Unlock()
-		return f, true
-	}
-	f = &flight{started: now, sent: make(chan struct{})}
-	m.flights[k] = f
-	m.sweep(now)
-	m.mu.Unlock()
-	m.send(ctx, a, f)
-	return f, false
-}
-
-// send appends the event. Others wait for it too, so it outlives its request.
-func (m *misses) send(ctx context.Context, a ask, f *flight) {
-	defer close(f.sent)
-	f.err = errors.New("the event was not appended")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.patience)
-	defer cancel()
-	ids, err := m.publisher.Append(ctx, a.event)
-	switch {
-	case err != nil:
-		f.err = fmt.Errorf("append %s: %w", a.event.Type, err)
-	case len(ids) == 1:
-		ms, _, _ := strings.Cut(ids[0], "-")
-		f.asked, f.err = strconv.ParseInt(ms, 10, 64)
-	}
-	if f.err != nil {
-		m.land(a, f)
-	}
-}
-
-// land ends a flight: whoever comes now starts the next.
-func (m *misses) land(a ask, f *flight) {
-	k := a.flightKey()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.flights[k] == f {
-		delete(m.flights, k)
-	}
-}
-
-func (m *misses) inVain(f *flight) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f.vain = true
 }
 
 // enter counts a request that is about to wait.
@@ -302,27 +163,6 @@ func (m *misses) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.waiting--
-}
-
-// sweep forgets flights that nobody answered. It is called with the lock held.
-func (m *misses) sweep(now time.Time) {
-	if now.Sub(m.swept) < vainFor {
-		return
-	}
-	m.swept = now
-	for k, f := range m.flights {
-		if now.Sub(f.started) > vainFor+m.patience {
-			delete(m.flights, k)
-		}
-	}
-}
-
-func (a ask) flightKey() flightKey {
-	k := flightKey{view: a.view.Name, key: a.key}
-	if a.minXid != nil {
-		k.min = *a.minXid
-	}
-	return k
 }
 
 // count returns how many requests wait.

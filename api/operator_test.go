@@ -53,13 +53,13 @@ func TestStatsSumAllProcesses(t *testing.T) {
 			Instance: "one", At: now.Add(-time.Second), Views: map[string]cache.ViewCounts{"run_status": {Hits: 4, Misses: 2}, "user_books": {Hits: 1, Stale: 1}},
 			Groups:    map[string]cache.GroupReport{"invalidate": {Dead: 9, Topics: map[string]cache.TopicReport{"books": {Length: 1, Lag: 1, Pending: 1}}}},
 			Staleness: &cache.Quantiles{Count: 10, P50: 0.001, P99: 0.02, P999: 0.5}, AI: &cache.AIReport{Calls: 1, Hits: 2, TokensSpent: 3, TokensSaved: 4},
-			Relay: &cache.RelayReport{Position: "standby"},
+			Relay: &cache.RelayReport{Leader: true, Position: "1-5", Backlog: 7, LastDrain: now},
 		},
 		{
 			Instance: "two", At: now, Views: map[string]cache.ViewCounts{"run_status": {Misses: 1}},
 			Groups:    map[string]cache.GroupReport{"invalidate": {Dead: 2, Parked: 3, Topics: map[string]cache.TopicReport{"books": {Length: 50, Lag: 5, Pending: 6, OldestPending: 1500 * time.Millisecond}}}},
 			Staleness: &cache.Quantiles{Count: 5, P50: 0.002, P99: 0.01, P999: 0.4}, AI: &cache.AIReport{Calls: 1, TokensSpent: 10, MoneySaved: 0.5},
-			Relay: &cache.RelayReport{Leader: true, Position: "1-5", Backlog: 7, LastDrain: now},
+			Relay: &cache.RelayReport{Position: "standby"},
 		},
 	} {
 		if err := w.store.PutReport(t.Context(), r); err != nil {

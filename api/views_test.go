@@ -211,6 +211,52 @@ func TestRequestsForOneKeyShareOneEvent(t *testing.T) {
 	}
 }
 
+// TestAnAnnouncementThatWasMissed joins a flight after its announcement went by,
+// and before the one who heard it has landed the flight.
+func TestAnAnnouncementThatWasMissed(t *testing.T) {
+	w := begin(t, func(o *Options) { o.MissWait = time.Minute })
+	m := w.server.misses
+	announced := m.waiters.Wait("run_status", "STORED")
+	defer announced.Cancel()
+	w.put("run_status", "STORED", fill(t, status("STORED")))
+	<-announced.C()
+	for _, run := range []string{"STORED", "REFUSED"} {
+		a := ask{view: w.view("run_status"), key: run, event: fillRequest(w.view("run_status"), run, nil)}
+		f := &flight{started: time.Now(), sent: make(chan struct{}), landed: make(chan struct{})}
+		close(f.sent)
+		m.mu.Lock()
+		m.flights[a.flightKey()] = f
+		m.mu.Unlock()
+		got := make(chan error, 1)
+		go func() {
+			answer, err := m.await(t.Context(), a)
+			if err == nil && answer.entry.Key != run {
+				err = errors.New("got " + answer.entry.Key)
+			}
+			got <- err
+		}()
+		testserver.Eventually(t, "it waits", func() error {
+			if m.count() != 1 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		m.land(a, f)
+		if run == "REFUSED" { // nothing is stored: it asks anew
+			testserver.Eventually(t, "it asks", func() error {
+				if len(w.events.all()) != 1 {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			w.put("run_status", run, fill(t, status(run)))
+		}
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestTooManyWaitingAreRefusedAtOnce(t *testing.T) {
 	w := begin(t, func(o *Options) { o.MissWait = time.Minute; o.MaxWaiting = 3 })
 	ctx, cancel := context.WithCancel(t.Context())
