@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"crypto/rand"
+	"io"
 	"maps"
+	"os"
 	"slices"
 )
 
@@ -19,6 +21,9 @@ func (s *session) environment(v *servers, address string) environment {
 	}
 	if s.getenv("DATABASE_URL") == "" {
 		e["DATABASE_LISTEN_URL"] = "" // which would belong to another database
+	}
+	if !isTerminal(s.stderr) {
+		e["NO_COLOR"] = "1"
 	}
 	e["LOG_FORMAT"] = cmp.Or(s.getenv("LOG_FORMAT"), "console")
 	for _, name := range []string{"AUTH_MODE", "AUTH_JWKS", "AUTH_ISSUER", "AUTH_AUDIENCE"} {
@@ -36,4 +41,14 @@ func (e environment) list(under []string) []string {
 		list = append(list, name+"="+e[name]) // of a name that is there twice the last counts
 	}
 	return list
+}
+
+// isTerminal reports whether somebody watches what is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
