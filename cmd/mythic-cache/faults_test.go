@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -273,4 +275,38 @@ func TestRestartedRedis(t *testing.T) {
 	}
 	s.fresh("ann", "bob")
 	s.cached("ann", "bob")
+}
+
+// A second signal stops the program at once, whatever it is waiting for.
+func TestSecondSignalStopsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	// A request whose body does not come keeps the API from stopping.
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/cloudevents+json\r\nContent-Length: 1000\r\n\r\n{", eventsToken); err != nil {
+		t.Fatal(err)
+	}
+	signal := func() {
+		if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal()
+	testserver.Eventually(t, "consumers have stopped", func() error {
+		if !strings.Contains(s.log.String(), `"stage":"consumers"`) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	signal()
+	<-s.log.ended
+	_ = s.process.Wait()
+	status, ok := s.process.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %v, not by the signal", s.process.ProcessState)
+	}
 }

@@ -298,3 +298,70 @@ func TestJoinedMappingSeesConcurrentCommits(t *testing.T) {
 		s.fresh(from, to)
 	}
 }
+
+// A cold read asks the workers for a fill over a stream, waits for it and
+// answers; every operation is a debug line that says how long it took.
+func TestColdReadIsFilledByTheWorkers(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	cold := s.get("/books/my", token("user_1"))
+	if cold.status != http.StatusOK || cold.header.Get("X-Cache") != "MISS" {
+		t.Fatalf("cold: %d %s %s", cold.status, cold.header.Get("X-Cache"), cold.body)
+	}
+	if n, err := s.client.XLen(t.Context(), "mythic:{stream}:fill").Result(); err != nil || n == 0 {
+		t.Errorf("no fill was asked for: %d %v", n, err)
+	}
+	hit := s.get("/books/my", token("user_1"))
+	if hit.header.Get("X-Cache") != "HIT" || string(hit.body) != string(cold.body) || hit.header.Get("ETag") == "" {
+		t.Errorf("hit: %v", hit.header)
+	}
+	again := s.request(http.MethodGet, "/books/my", token("user_1"), http.Header{"If-None-Match": {hit.header.Get("ETag")}}, nil)
+	if again.status != http.StatusNotModified {
+		t.Errorf("with its ETag: %d", again.status)
+	}
+	s.exec(`UPDATE books SET title = 'new' WHERE user_id = (SELECT id FROM users WHERE clerk_user_id = 'user_1')`)
+	s.fresh("user_1")
+	for _, operation := range []string{"cache hit", "cache save", "cache invalidate"} {
+		line := ""
+		for text := range strings.SplitSeq(s.log.String(), "\n") {
+			if strings.Contains(text, `"message":"`+operation) && strings.Contains(text, "user_1") {
+				line = text
+			}
+		}
+		if !strings.Contains(line, `"level":"debug"`) || !strings.Contains(line, `"took"`) {
+			t.Errorf("no debug line of a %s: %s", operation, line)
+		}
+	}
+}
+
+// A caller who passes the transaction it wrote reads what it wrote.
+func TestReadYourOwnWrites(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	s.people("ann")
+	s.cached("ann")
+	for n := range 50 {
+		title := fmt.Sprintf("write %d", n)
+		xid := one[string](s, `WITH w AS (UPDATE books SET title = $1 WHERE run_id = 'ann1') SELECT pg_current_xact_id()::text`, title)
+		a := s.request(http.MethodGet, "/books/my", token("ann"), http.Header{"X-Min-Xid": {xid}}, nil)
+		if a.status != http.StatusOK || !strings.Contains(string(a.body), title) {
+			t.Fatalf("after transaction %s: %d %s", xid, a.status, a.body)
+		}
+	}
+	a := s.request(http.MethodGet, "/books/my", token("ann"), http.Header{"X-Min-Xid": {"9000000000000"}}, nil)
+	if a.status != http.StatusBadRequest {
+		t.Errorf("a transaction that was never begun: %d %s", a.status, a.body)
+	}
+	tx, err := s.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	var open string
+	if err := tx.QueryRow(t.Context(), `SELECT pg_current_xact_id()::text`).Scan(&open); err != nil {
+		t.Fatal(err)
+	}
+	if a := s.request(http.MethodGet, "/books/my", token("ann"), http.Header{"X-Min-Xid": {open}}, nil); a.status != http.StatusConflict {
+		t.Errorf("a transaction in progress: %d %s", a.status, a.body)
+	}
+}
