@@ -248,6 +248,7 @@ func TestLeaseOfTheDeadPassesOn(t *testing.T) {
 
 // A negative entry is an entry: it is fenced, refused and replaced as any other.
 func TestNegativeEntries(t *testing.T) {
+	t.Parallel()
 	s := newStore(t, testserver.NewRedis(t), cache.Options{StaleFor: time.Hour})
 	none := cache.Fill{Negative: true, Version: at(20).Version(), Snapshot: at(20), Body: []byte("ignored")}
 	if _, err := s.Put(t.Context(), lease(t, s, books(), "a"), none); err != nil {
@@ -281,6 +282,7 @@ func TestNegativeEntries(t *testing.T) {
 }
 
 func TestStaleForABoundedTime(t *testing.T) {
+	t.Parallel()
 	s := newStore(t, testserver.NewRedis(t), cache.Options{StaleFor: 400 * time.Millisecond})
 	f := fill(at(20), "x")
 	f.TTL = 300 * time.Millisecond

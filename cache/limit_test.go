@@ -83,6 +83,7 @@ func TestLimitFigures(t *testing.T) {
 }
 
 func TestLimitLetsInAtItsRate(t *testing.T) {
+	t.Parallel()
 	s := newStore(t, testserver.NewRedis(t), cache.Options{})
 	l := cache.Limit{Caller: "me", Rule: "r", Count: 2, Per: 100 * time.Millisecond}
 	started, admitted := time.Now(), 0

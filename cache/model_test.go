@@ -212,6 +212,7 @@ func xmaxOf(v version.Version) uint64 {
 // No interleaving of fills, repeated, late and shuffled events, removals and
 // fences serves a value older than the newest change that was applied.
 func TestNothingStaleComesBack(t *testing.T) {
+	t.Parallel()
 	s := newStore(t, testserver.NewRedis(t), cache.Options{StaleFor: time.Hour})
 	ctx := t.Context()
 	checks := 0
@@ -231,5 +232,32 @@ func TestNothingStaleComesBack(t *testing.T) {
 			"read": w.look, "": w.look,
 		})
 		w.settle(t)
+	})
+}
+
+// The scripts order versions as Compare does.
+func TestScriptsCompareAsGoDoes(t *testing.T) {
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	ctx := t.Context()
+	draw := func(t *rapid.T, name string) version.Version {
+		word := rapid.SampledFrom([]uint64{3, 0xa, 0xaa, 0xdd, 0xff, 1<<31 - 1, 1 << 32, 1<<53 - 1, 1 << 53, 1<<53 + 1, 1<<63 - 1, 1 << 63})
+		snapshot := version.Snapshot{Epoch: word.Draw(t, name+" epoch") & (1<<48 - 1), Xmin: 1, Xmax: word.Draw(t, name+" xmax")}
+		for xid := range rapid.Uint64Max(2).Draw(t, name+" open") {
+			snapshot.Xip = append(snapshot.Xip, 1+xid)
+		}
+		return snapshot.Version()
+	}
+	checks := 0
+	rapid.Check(t, func(t *rapid.T) {
+		checks++
+		a, b := draw(t, "a"), draw(t, "b")
+		changes := []cache.Change{{View: books(), Key: fmt.Sprint(checks), Version: a}, {View: books(), Key: fmt.Sprint(checks), Version: b}}
+		want := 1
+		if b.Compare(a) > 0 {
+			want = 2
+		}
+		if got, err := s.Invalidate(ctx, changes); err != nil || got != want {
+			t.Fatalf("%s, then %s: %d applied, %v; want %d", a, b, got, err, want)
+		}
 	})
 }

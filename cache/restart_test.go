@@ -27,6 +27,7 @@ func restart(t *testing.T, r *testserver.Redis, s *cache.Store) {
 }
 
 func TestRestartOfRedis(t *testing.T) {
+	t.Parallel()
 	r := testserver.NewRedis(t, "--appendfsync", "always")
 	s := newStore(t, r, cache.Options{})
 	views := []*view.View{books(), answers()}

@@ -117,6 +117,7 @@ func expect(t *testing.T, s *cache.Store, key string, status cache.Status, why, 
 }
 
 func TestNewNeedsNoRedis(t *testing.T) {
+	t.Parallel()
 	r := testserver.NewRedis(t)
 	r.Stop()
 	s, err := cache.New(dial(r), cache.Options{})

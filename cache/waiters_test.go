@@ -152,9 +152,15 @@ func TestAnnounceWhatIsThere(t *testing.T) {
 		t.Errorf("announced %+v", f)
 	}
 	for name, change := range map[string]func(key string){
-		"replaced":             func(key string) { put(t, s, key, at(26), "y") },
-		"invalidated":          func(key string) { invalidate(t, s, key, at(30).Version()) },
-		"removed":              func(key string) { invalidate(t, s, key, version.Version{}) },
+		"replaced":    func(key string) { put(t, s, key, at(26), "y") },
+		"invalidated": func(key string) { invalidate(t, s, key, at(30).Version()) },
+		"removed":     func(key string) { invalidate(t, s, key, version.Version{}) },
+		"removed and filled again from an idle database": func(key string) {
+			invalidate(t, s, key, version.Version{})
+			first := redisTime(t, s)
+			eventually(t, "another time", func() bool { return redisTime(t, s).Sub(first) > 2*time.Millisecond })
+			put(t, s, key, at(20), "x")
+		},
 		"fenced with its view": func(string) { fence(t, s, at(25).Version()) },
 	} {
 		if err := s.Client().Del(t.Context(), "mythic:view:books").Err(); err != nil {
@@ -173,6 +179,7 @@ func TestAnnounceWhatIsThere(t *testing.T) {
 }
 
 func TestWaitersSurviveARestart(t *testing.T) {
+	t.Parallel()
 	r := testserver.NewRedis(t, "--appendfsync", "always")
 	s := newStore(t, r, cache.Options{})
 	w := listen(t, s)
@@ -193,6 +200,7 @@ func TestWaitersSurviveARestart(t *testing.T) {
 
 // A link that swallows everything without closing is given up too.
 func TestWaitersNoticeSilence(t *testing.T) {
+	t.Parallel()
 	r := testserver.NewRedis(t)
 	w := listen(t, newStore(t, r, cache.Options{}))
 	if err := r.Freeze(); err != nil {
