@@ -71,7 +71,7 @@ func byTopic(ds []*delivery, parked bool) map[string][]string {
 // the names of those who are gone out of the group.
 func (f *feed) claim(ctx context.Context) {
 	swept := time.Time{}
-	for pause(ctx, f.beat()) && f.gate.wait(ctx) && f.slots.wait(ctx) {
+	for pause(ctx, f.beat()) && f.slots.wait(ctx) && f.gate.wait(ctx) {
 		topics, err := f.orphaned(ctx)
 		for _, topic := range topics {
 			if err != nil || ctx.Err() != nil {

@@ -79,7 +79,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	f.room = func() int { return f.o.batchSize }
 	f.deliver = func(ctx context.Context, ds []*delivery) {
 		for batch := range slices.Chunk(ds, f.o.batchSize) {
-			if !f.slots.take(ctx) {
+			if !f.start(ctx) {
 				f.handBack(settling, batch)
 				continue
 			}

@@ -247,14 +247,21 @@ func TestRejectedEventIsDeadAtOnce(t *testing.T) {
 	w.settled("g", "books")
 }
 
+// What is paused comes back without having cost anything, and meanwhile the
+// handler is not bothered with the others either.
 func TestPauseCostsNoDelivery(t *testing.T) {
 	w, l := newWorld(t), newLedger()
 	w.append(changed("books", 3)...)
 	var away atomic.Bool
 	away.Store(true)
 	var paused, most atomic.Int32
-	w.consume(stream.ConsumerOptions{MaxDeliveries: 1, Concurrency: 1}, func(ctx context.Context, batch []*message.Message) []error {
+	var last time.Time // when a call was over; calls come one by one here
+	w.consume(stream.ConsumerOptions{MaxDeliveries: 1, BatchSize: 1, Concurrency: 1}, func(ctx context.Context, batch []*message.Message) []error {
 		if away.Load() {
+			if gap := time.Since(last); gap < 100*time.Millisecond {
+				t.Errorf("called again %s after a pause", gap)
+			}
+			defer func() { last = time.Now() }()
 			if paused.Add(1) == 4 {
 				away.Store(false)
 			}

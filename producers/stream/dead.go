@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -52,10 +54,22 @@ func (f Filter) selects(l DeadLetter, now time.Time) bool {
 		(f.OlderThan == 0 || now.Sub(l.Last) > f.OlderThan)
 }
 
-// DeadLetters are the events that were given up. It uses the caller's client.
+// DeadLetters are the events that were given up. It uses the caller's client, and
+// is safe for concurrent use.
 type DeadLetters struct {
 	client redis.UniversalClient
 	keys   Keys
+
+	mu      sync.Mutex
+	counted counted
+}
+
+// counted is what Count found the last time, and where.
+type counted struct {
+	byGroup map[string]int64
+	last    string // id of the newest letter ever
+	added   int64  // letters ever
+	gone    int64  // of them, replayed or dropped
 }
 
 // deadPage is how many dead letters are read at a time: some have megabytes.
@@ -127,14 +141,39 @@ func (d *DeadLetters) Drop(ctx context.Context, f Filter) (int, error) {
 	return n, err
 }
 
-// Count returns how many dead letters there are, by group. It reads them all.
+// Count returns how many dead letters there are, by group. It reads those that
+// came since the last call, and all only after some were replayed or dropped.
 func (d *DeadLetters) Count(ctx context.Context) (map[string]int64, error) {
-	counts := map[string]int64{}
-	err := d.each(ctx, Filter{}, func(l DeadLetter) error {
-		counts[l.Group]++
-		return nil
-	})
-	return counts, err
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	info, err := d.client.XInfoStream(ctx, d.keys.Dead()).Result()
+	if err != nil {
+		if strings.Contains(err.Error(), "no such key") {
+			return map[string]int64{}, nil
+		}
+		return nil, fmt.Errorf("count dead letters: %w", err)
+	}
+	now := counted{byGroup: map[string]int64{}, last: info.LastGeneratedID, added: info.EntriesAdded, gone: info.EntriesAdded - info.Length}
+	start := "-"
+	if before := d.counted; before.last != "" && before.gone == now.gone && before.added <= now.added {
+		maps.Copy(now.byGroup, before.byGroup)
+		start = "(" + before.last
+	}
+	for start != "("+now.last {
+		page, err := d.client.XRangeN(ctx, d.keys.Dead(), start, now.last, deadPage).Result()
+		if err != nil {
+			return nil, fmt.Errorf("count dead letters: %w", err)
+		}
+		for _, m := range page {
+			now.byGroup[readDeadLetter(m).Group]++
+		}
+		if len(page) < deadPage {
+			break
+		}
+		start = "(" + page[len(page)-1].ID
+	}
+	d.counted = now
+	return maps.Clone(now.byGroup), nil
 }
 
 // each calls do with every dead letter that the filter selects, of those that

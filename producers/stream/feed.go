@@ -154,6 +154,20 @@ func (f *feed) run(ctx context.Context, wait func()) {
 	f.report(errStopped)
 }
 
+// start takes a slot for a call of the handler, once the gate is open: in that
+// order, since the call that held the slot before may have closed it. It is false
+// once ctx has ended.
+func (f *feed) start(ctx context.Context) bool {
+	if !f.slots.take(ctx) {
+		return false
+	}
+	if !f.gate.wait(ctx) {
+		f.slots.give()
+		return false
+	}
+	return true
+}
+
 // lives returns the contexts that outlive ctx on shutdown: that of the handlers,
 // which ends Grace after ctx, and that of settling what they did, a little later.
 func (f *feed) lives(ctx context.Context) (handling, settling context.Context, stop func()) {

@@ -13,7 +13,7 @@ const promotePoll = time.Second
 // promote brings parked events that are due, until ctx ends.
 func (f *feed) promote(ctx context.Context) {
 	next := time.Duration(0)
-	for f.promoteWait(ctx, next) && f.gate.wait(ctx) && f.slots.wait(ctx) {
+	for f.promoteWait(ctx, next) && f.slots.wait(ctx) && f.gate.wait(ctx) {
 		ds, until, err := f.takeDue(ctx)
 		if err != nil {
 			next = promotePoll

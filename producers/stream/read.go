@@ -28,7 +28,7 @@ func (f *feed) read(ctx context.Context) {
 
 	fresh, failures := true, 0
 	count := int64(f.o.batchSize)
-	for f.gate.wait(ctx) && f.slots.wait(ctx) {
+	for f.slots.wait(ctx) && f.gate.wait(ctx) {
 		select {
 		case <-f.conns.changed:
 			fresh = true

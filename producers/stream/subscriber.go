@@ -175,7 +175,7 @@ func (s *subscription) run(ctx context.Context) {
 	f.room = func() int { return min(f.slots.free(), f.o.batchSize) }
 	f.deliver = func(ctx context.Context, ds []*delivery) {
 		for i, d := range ds {
-			if !f.slots.take(ctx) {
+			if !f.start(ctx) {
 				f.handBack(settling, ds[i:])
 				return
 			}
