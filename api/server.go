@@ -185,7 +185,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were still in flight: %w", err), server.Close())
 	}
-	_ = <-served // http.ErrServerClosed, since it was asked to
+	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve http: %w", ended))
+	}
 	s.log.Info().Msg("api has stopped")
 	return err
 }

@@ -126,7 +126,8 @@ func fillRequest(v *view.View, key string, minXid *cache.MinXid) event.Event {
 		if minXid.Epoch != 0 {
 			data = strconv.AppendUint(append(data, `","epoch":"`...), minXid.Epoch, 10)
 		}
-		e.Data = append(data, `"}`...)
+		data = append(data, `"}`...)
+		e.Data = data
 	}
 	return e
 }
