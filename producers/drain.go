@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -53,19 +54,30 @@ type batch struct {
 // read takes up rows after a position. Where from is not where Redis stands, all
 // that lies between is known to be empty.
 func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (batch, error) {
-	lastXid, lastID := "0", int64(-1)
+	// Behind every row of the transactions below xmax, or behind the last row sent.
+	afterXid, afterID := from.seen.Xmax-1, int64(math.MaxInt64)
 	var target *string
-	below := strconv.FormatUint(1<<63-1, 10)
+	below := uint64(math.MaxInt64)
 	if from.part != nil {
 		text := from.part.target.String()
-		target, below = &text, strconv.FormatUint(from.part.target.Xmax, 10)
-		lastXid, lastID = strconv.FormatUint(from.part.xid, 10), from.part.id
+		target, below = &text, from.part.target.Xmax
+		if from.part.xid > afterXid {
+			afterXid, afterID = from.part.xid, from.part.id
+		}
 	}
-	open := make([]string, len(from.seen.Xip))
-	for i, xid := range from.seen.Xip {
-		open[i] = strconv.FormatUint(xid, 10)
+	var open []string
+	var openAfter []int64
+	for _, xid := range from.seen.Xip {
+		after := int64(-1)
+		if from.part != nil && xid <= from.part.xid {
+			if xid < from.part.xid {
+				continue // rows are sent in the order of their xid
+			}
+			after = from.part.id
+		}
+		open, openAfter = append(open, strconv.FormatUint(xid, 10)), append(openAfter, after)
 	}
-	rows, err := conn.Query(ctx, drainSQL, strconv.FormatUint(from.seen.Xmax, 10), open, lastXid, lastID, target, below, limit, keys)
+	rows, err := conn.Query(ctx, drainSQL, open, openAfter, strconv.FormatUint(afterXid, 10), afterID, target, strconv.FormatUint(below, 10), limit, keys)
 	if err != nil {
 		return batch{}, fmt.Errorf("read the outbox: %w", err)
 	}

@@ -3,21 +3,24 @@
 -- rows, the keys and the snapshot that becomes the position are of one moment. The
 -- outbox is reached by its index on both ways, however long a transaction is open.
 -- Always at least one row, for the snapshot.
--- $1 xmax, $2 transactions in progress of the position's snapshot
--- $3 xid, $4 id of the last row sent   $5 target of a backlog under way, or NULL, $6 its xmax
--- $7 how many rows   $8 how many keys a mapping may give
+-- $1, $2 the transactions in progress of the position's snapshot, and the id in each
+--     behind which to read
+-- $3, $4 xid and id behind which to read the rest. One comparison of both: beside
+--     a second bound the index may begin at the wrong one, and read all there is
+-- $5  target of a backlog under way, or NULL   $6 its xmax
+-- $7  how many rows   $8 how many keys a mapping may give
 WITH present AS MATERIALIZED (
   SELECT pg_current_snapshot()::text AS snapshot, pg_current_xact_id_if_assigned() IS NULL AS clean
 ), waiting AS MATERIALIZED (
   SELECT * FROM (
-    (SELECT o.* FROM unnest($2::text[]::xid8[]) AS open(xid) CROSS JOIN LATERAL (
+    (SELECT o.* FROM unnest($1::text[]::xid8[], $2::bigint[]) AS open(xid, id) CROSS JOIN LATERAL (
       SELECT r.* FROM mythic_cache.outbox r
-      WHERE r.xid = open.xid AND (r.xid, r.id) > ($3::text::xid8, $4::bigint)
+      WHERE r.xid = open.xid AND r.id > open.id
         AND ($5::text IS NULL OR pg_visible_in_snapshot(r.xid, $5::text::pg_snapshot))
       ORDER BY r.xid, r.id LIMIT $7::int) AS o)
     UNION ALL
     (SELECT r.* FROM mythic_cache.outbox r
-      WHERE r.xid >= $1::text::xid8 AND r.xid < $6::text::xid8 AND (r.xid, r.id) > ($3::text::xid8, $4::bigint)
+      WHERE (r.xid, r.id) > ($3::text::xid8, $4::bigint) AND r.xid < $6::text::xid8
         AND ($5::text IS NULL OR pg_visible_in_snapshot(r.xid, $5::text::pg_snapshot))
       ORDER BY r.xid, r.id LIMIT $7::int)
   ) AS either
