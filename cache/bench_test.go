@@ -1,7 +1,7 @@
 package cache_test
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +75,7 @@ func BenchmarkRead(b *testing.B) {
 func BenchmarkBareSet(b *testing.B) {
 	s, text := benchStore(b), body()
 	for i := range b.N {
-		if err := s.Client().Set(b.Context(), fmt.Sprint(i%1000), text, time.Hour).Err(); err != nil {
+		if err := s.Client().Set(b.Context(), strconv.Itoa(i % 1000), text, time.Hour).Err(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -85,7 +85,7 @@ func BenchmarkBareSet(b *testing.B) {
 func BenchmarkFill(b *testing.B) {
 	s, text := benchStore(b), body()
 	for i := range b.N {
-		l, err := s.Lease(b.Context(), books(), fmt.Sprint(i%1000), time.Minute)
+		l, err := s.Lease(b.Context(), books(), strconv.Itoa(i % 1000), time.Minute)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func BenchmarkInvalidate(b *testing.B) {
 	for i := range b.N {
 		changes := make([]cache.Change, 100)
 		for j := range changes {
-			changes[j] = cache.Change{View: books(), Key: fmt.Sprint(j), Version: at(uint64(10 + i)).Version()}
+			changes[j] = cache.Change{View: books(), Key: strconv.Itoa(j), Version: at(uint64(10 + i)).Version()}
 		}
 		if n, err := s.Invalidate(b.Context(), changes); err != nil || n != len(changes) {
 			b.Fatal(n, err)

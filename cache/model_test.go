@@ -251,7 +251,7 @@ func TestScriptsCompareAsGoDoes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		checks++
 		a, b := draw(t, "a"), draw(t, "b")
-		changes := []cache.Change{{View: books(), Key: fmt.Sprint(checks), Version: a}, {View: books(), Key: fmt.Sprint(checks), Version: b}}
+		changes := []cache.Change{{View: books(), Key: strconv.Itoa(checks), Version: a}, {View: books(), Key: strconv.Itoa(checks), Version: b}}
 		want := 1
 		if b.Compare(a) > 0 {
 			want = 2
