@@ -13,7 +13,7 @@ import (
 
 // redisTimeout bounds a question to Redis. One that is there but frozen would
 // otherwise hold up requests until its client's own, longer timeouts.
-const redisTimeout = time.Second
+const redisTimeout = 2 * time.Second
 
 // exchange is one request with its caller, and the writer of its answer, which
 // adds the times taken when the header goes out.
