@@ -75,7 +75,7 @@ func BenchmarkRead(b *testing.B) {
 func BenchmarkBareSet(b *testing.B) {
 	s, text := benchStore(b), body()
 	for i := range b.N {
-		if err := s.Client().Set(b.Context(), strconv.Itoa(i % 1000), text, time.Hour).Err(); err != nil {
+		if err := s.Client().Set(b.Context(), strconv.Itoa(i%1000), text, time.Hour).Err(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -85,7 +85,7 @@ func BenchmarkBareSet(b *testing.B) {
 func BenchmarkFill(b *testing.B) {
 	s, text := benchStore(b), body()
 	for i := range b.N {
-		l, err := s.Lease(b.Context(), books(), strconv.Itoa(i % 1000), time.Minute)
+		l, err := s.Lease(b.Context(), books(), strconv.Itoa(i%1000), time.Minute)
 		if err != nil {
 			b.Fatal(err)
 		}

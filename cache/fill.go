@@ -110,7 +110,7 @@ func (l Lease) entry(f Fill) (Entry, time.Duration, error) {
 		if f.Negative {
 			ttl = l.View.Negative
 		}
-		ttl -= rand.N(ttl/jitter + 1) //nolint:gosec // whom would it help to foresee it
+		ttl -= rand.N(ttl/jitter + 1)
 	}
 	if ttl <= 0 {
 		return Entry{}, 0, fmt.Errorf("a TTL of %s", ttl)
