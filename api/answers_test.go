@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -155,7 +156,7 @@ func TestAnswersBelongToWhoAsked(t *testing.T) {
 	hidden.wants(t, 404, map[string]string{"ETag": "", "Age": ""})
 	missing := w.get("/ai/answers/"+strings.Repeat("0", 64), "Authorization", token(t, "user_2"))
 	missing.wants(t, 404, nil)
-	if string(hidden.body) != string(missing.body) {
+	if !bytes.Equal(hidden.body, missing.body) {
 		t.Errorf("another's answer is %s, and none is %s", hidden.body, missing.body)
 	}
 	w.get("/ai/answers/no-key", "Authorization", token(t, "user_1")).wants(t, 404, nil)
@@ -189,14 +190,14 @@ func TestAnAnswerThatTakesItsTime(t *testing.T) {
 	// Whoever looks with patience hears of it.
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		r, err := http.NewRequest(http.MethodGet, w.url+path, nil)
+		r, err := http.NewRequest(http.MethodGet, w.url+path, http.NoBody)
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		r.Header.Set("Authorization", token(t, "user_1"))
 		r.Header.Set("Prefer", "wait=20")
-		if a, err := send(r); err != nil || a.StatusCode != 200 || !strings.Contains(string(a.body), "at last") {
+		if a, err := send(r); err != nil || a.StatusCode != http.StatusOK || !strings.Contains(string(a.body), "at last") {
 			t.Errorf("the patient one is told %+v (%v)", a, err)
 		}
 	})

@@ -126,7 +126,12 @@ func transform(text []byte) ([]byte, error) {
 
 // canonicalString writes a string as RFC 8785 does. The string is UTF-8.
 func canonicalString(s string) []byte {
-	quoted, _ := json.Marshal(s)          // a string never fails
-	canonical, _ := jcs.Transform(quoted) // nor does one that json wrote
-	return canonical
+	quoted, err := json.Marshal(s)
+	if err == nil {
+		quoted, err = jcs.Transform(quoted)
+	}
+	if err != nil {
+		panic(err) // neither fails for a string: json replaces what is not UTF-8
+	}
+	return quoted
 }

@@ -1,6 +1,9 @@
 package cache
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // exactDigits is the number of digits up to which every integer is a double.
 const exactDigits = 15
@@ -65,7 +68,7 @@ func stringEnd(text []byte, i int) int {
 
 // numberEnd returns where the number that begins at i is over.
 func numberEnd(text []byte, i int) int {
-	for i < len(text) && bytes.IndexByte([]byte("+-.0123456789eE"), text[i]) >= 0 {
+	for i < len(text) && strings.IndexByte("+-.0123456789eE", text[i]) >= 0 {
 		i++
 	}
 	return i

@@ -100,8 +100,7 @@ func modelError(ctx context.Context, response *http.Response, err error) error {
 	}
 	if response != nil && response.StatusCode >= http.StatusBadRequest {
 		e := &ModelError{Status: response.StatusCode, Why: "answered with an error", RetryAfter: retryAfter(response.Header, time.Now())}
-		var told *openai.Error
-		if errors.As(err, &told) {
+		if told, ok := errors.AsType[*openai.Error](err); ok {
 			e.Code = codeOf(told.Code)
 		}
 		return e

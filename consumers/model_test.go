@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,7 @@ func TestOpenAIAnswers(t *testing.T) {
 		Model: "test-model", Text: "You asked: tell me a secret", FinishReason: "stop", Created: 1750000000,
 		Usage: cache.Usage{PromptTokens: 4, CompletionTokens: 6, TotalTokens: 10},
 	}
-	if got, _ := answer.Encode(); string(got) != string(must(want.Encode())) {
+	if got, _ := answer.Encode(); !bytes.Equal(got, must(want.Encode())) {
 		t.Errorf("the answer is %s", got)
 	}
 	call := server.Calls()[0]
@@ -67,7 +68,7 @@ func TestOpenAIKeepsToolCalls(t *testing.T) {
 	if err := errors.Join(json.Unmarshal(answer.ToolCalls, &got), json.Unmarshal([]byte(calls), &want)); err != nil {
 		t.Fatal(err)
 	}
-	if string(must(json.Marshal(got))) != string(must(json.Marshal(want))) || answer.FinishReason != "tool_calls" {
+	if !bytes.Equal(must(json.Marshal(got)), must(json.Marshal(want))) || answer.FinishReason != "tool_calls" {
 		t.Errorf("the tool calls are %s, finished by %q", answer.ToolCalls, answer.FinishReason)
 	}
 }
@@ -182,7 +183,7 @@ func TestDemoModel(t *testing.T) {
 	if err := errors.Join(errA, errB); err != nil {
 		t.Fatal(err)
 	}
-	if string(must(a.Encode())) != string(must(b.Encode())) {
+	if !bytes.Equal(must(a.Encode()), must(b.Encode())) {
 		t.Errorf("one request has the answers %+v and %+v", a, b)
 	}
 	if !strings.Contains(a.Text, "demo model, not a language model") || a.Model != DemoModelName || a.Usage.TotalTokens == 0 {

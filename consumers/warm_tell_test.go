@@ -249,7 +249,7 @@ func TestWarmRejectsData(t *testing.T) {
 		{"forget no key", event.AIForget, `{"key":"k"}`, ""},
 		{"another type", "ai.dreamt", `{"scope":"s","prompt":"p"}`, "s"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) { //nolint:tparallel // they take microseconds, and what follows looks at all of them
 			err := handle(t.Context(), warmer, event.Event{Type: c.kind, Subject: c.subject, Data: json.RawMessage(c.data)})
 			if !errors.Is(err, stream.ErrReject) {
 				t.Errorf("the error is %v", err)

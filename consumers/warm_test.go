@@ -184,7 +184,8 @@ func (w *warmth) read(key string) (cache.Entry, cache.Answer, error) {
 		return cache.Entry{}, cache.Answer{}, fmt.Errorf("the answer is a %s (%s)", result.Status, result.Why)
 	}
 	var answer cache.Answer
-	return result.Entry, answer, json.Unmarshal(result.Entry.Body, &answer)
+	err = json.Unmarshal(result.Entry.Body, &answer)
+	return result.Entry, answer, err
 }
 
 // settled reports, as an error, what of the group is not done.
@@ -267,7 +268,7 @@ func TestWarmOnceForAll(t *testing.T) {
 	var waits []*cache.Wait
 	for range 5 {
 		wait := waiters.Wait(w.view.Name, key)
-		defer wait.Cancel()
+		t.Cleanup(wait.Cancel)
 		waits = append(waits, wait)
 	}
 	var warmers []*Warmer
@@ -293,7 +294,7 @@ func TestWarmOnceForAll(t *testing.T) {
 	testserver.Eventually(t, "all are in the hands of workers", func() error {
 		states, err := stream.Groups(t.Context(), w.client, w.keys, []string{event.TopicAI})
 		if err != nil || len(states) != 1 || states[0].Lag != 0 || states[0].Pending != 100 {
-			return fmt.Errorf("%+v (%v)", states, err)
+			return fmt.Errorf("%+v: %w", states, errors.Join(errNotYet, err))
 		}
 		return nil
 	})

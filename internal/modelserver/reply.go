@@ -69,7 +69,7 @@ func (r Reply) write(w http.ResponseWriter, call Call) {
 		_ = http.NewResponseController(w).Flush() // or the status would not get through either
 		panic(http.ErrAbortHandler)               // net/http's own way to break a connection
 	case r.Status != 0 && r.Status != http.StatusOK:
-		writeError(w, r.Status, "invalid_request_error", r.Code, r.Message)
+		writeError(w, r.Status, r.Code, r.Message)
 	default:
 		writeJSON(w, http.StatusOK, r.completion(call))
 	}
@@ -100,8 +100,8 @@ func (r Reply) completion(call Call) any {
 }
 
 // writeError writes an error in OpenAI's format.
-func writeError(w http.ResponseWriter, status int, kind, code, message string) {
-	detail := map[string]any{"message": message, "type": kind, "param": nil, "code": nil}
+func writeError(w http.ResponseWriter, status int, code, message string) {
+	detail := map[string]any{"message": message, "type": "invalid_request_error", "param": nil, "code": nil}
 	if code != "" {
 		detail["code"] = code
 	}

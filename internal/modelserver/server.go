@@ -37,6 +37,7 @@ type Server struct {
 
 // New starts a server that is closed after the test.
 func New(t testing.TB) *Server {
+	t.Helper()
 	s := Start()
 	t.Cleanup(s.Close)
 	return s
@@ -53,7 +54,7 @@ func Start() *Server {
 	mux.HandleFunc("POST /v1/chat/completions", s.complete)
 	mux.HandleFunc("GET /v1/models", s.models)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "invalid_request_error", "unknown_url", "Unknown request URL: "+r.Method+" "+r.URL.Path)
+		writeError(w, http.StatusNotFound, "unknown_url", "Unknown request URL: "+r.Method+" "+r.URL.Path)
 	})
 	s.http = httptest.NewServer(mux)
 	return s
@@ -95,12 +96,12 @@ func (s *Server) Arrived() <-chan Call { return s.arrived }
 func (s *Server) complete(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		writeError(w, http.StatusBadRequest, "invalid_request_error", "", "the body cannot be read")
+		writeError(w, http.StatusBadRequest, "", "the body cannot be read")
 		return
 	}
 	call, why := parse(body)
 	if why != "" {
-		writeError(w, http.StatusBadRequest, "invalid_request_error", "", why)
+		writeError(w, http.StatusBadRequest, "", why)
 		return
 	}
 	call.Header = r.Header.Clone()
