@@ -148,6 +148,7 @@ func TestQuantilesAreThoseOfTheLastMinutes(t *testing.T) {
 	if q := s.quantiles(now.Add(2 * windowSpan)); q.Count != 1 || q.P999 != bucketFloor {
 		t.Errorf("two minutes later: %+v", q)
 	}
+	s.observe("thing", now.Add(2*windowSpan), now)
 	if q := s.quantiles(now.Add(time.Hour)); q.Count != 0 {
 		t.Errorf("an hour later: %+v", q)
 	}
