@@ -46,7 +46,6 @@ func (s *source) variables(d *ast.GenDecl, spec *ast.ValueSpec, changed map[stri
 		case name.Name == "_" || isEmbedded(d.Doc) || isEmbedded(spec.Doc):
 		case changed[name.Name] != "":
 			found = append(found, s.at(name)+": "+name.Name+" is a package variable that is changed at "+changed[name.Name])
-		case within(s.dir, "cmd") && name.Name == "version": // set by the linker
 		case i >= len(spec.Values) || !isConstant(spec.Values[i]):
 			found = append(found, s.at(name)+": "+name.Name+" is a package variable, and no constant in all but name")
 		}
