@@ -20,6 +20,7 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "--appendonly", "no")
 			inGroup := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
+				t.Helper()
 				p, err := stream.NewPublisher(w.dial, w.keys, stream.PublisherOptions{Wire: wire})
 				if err != nil {
 					t.Fatal(err)
@@ -33,8 +34,14 @@ func TestConformance(t *testing.T) {
 				}
 				return p, s
 			}
-			shared := func(t *testing.T) (message.Publisher, message.Subscriber) { return inGroup(t, "all") }
-			fresh := func(t *testing.T) (message.Publisher, message.Subscriber) { return inGroup(t, watermill.NewUUID()) }
+			shared := func(t *testing.T) (message.Publisher, message.Subscriber) {
+				t.Helper()
+				return inGroup(t, "all")
+			}
+			fresh := func(t *testing.T) (message.Publisher, message.Subscriber) {
+				t.Helper()
+				return inGroup(t, watermill.NewUUID())
+			}
 			features := tests.Features{
 				ConsumerGroups: true, Persistent: true, NewSubscriberReceivesOldMessages: true,
 				ForceShort: wire == stream.WireWatermill, // the formats differ in their codec alone
@@ -58,12 +65,19 @@ func TestConformance(t *testing.T) {
 				"MessageCtx":                        tests.TestMessageCtx,
 				"SubscribeCtx":                      tests.TestSubscribeCtx,
 			} {
-				run(name, func(t *testing.T, c tests.TestContext) { test(t, c, shared) })
+				run(name, func(t *testing.T, c tests.TestContext) {
+					t.Helper()
+					test(t, c, shared)
+				})
 			}
 			run("NewSubscriberReceivesOldMessages", func(t *testing.T, c tests.TestContext) {
+				t.Helper()
 				tests.TestNewSubscriberReceivesOldMessages(t, c, fresh)
 			})
-			run("ConsumerGroups", func(t *testing.T, c tests.TestContext) { tests.TestConsumerGroups(t, c, inGroup) })
+			run("ConsumerGroups", func(t *testing.T, c tests.TestContext) {
+				t.Helper()
+				tests.TestConsumerGroups(t, c, inGroup)
+			})
 		})
 	}
 }

@@ -62,15 +62,15 @@ func infoField(info, name string) string {
 
 // unblock ends the blocked reads of the client, again and again until done is
 // closed: a read may begin just after the first time.
-func (c *connections) unblock(client redis.UniversalClient, done <-chan struct{}) {
+func (c *connections) unblock(ctx context.Context, client redis.UniversalClient, done <-chan struct{}) {
 	for {
 		c.mu.Lock()
 		ids := slices.Clone(c.ids)
 		c.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, _ = client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		_, _ = client.Pipelined(try, func(pipe redis.Pipeliner) error {
 			for _, id := range ids {
-				pipe.ClientUnblock(ctx, id)
+				pipe.ClientUnblock(try, id)
 			}
 			return nil
 		}) // in vain where Redis is away: the read ends by its timeout

@@ -85,7 +85,11 @@ func (d *delivery) pack(first time.Time, reason string) []byte {
 		text, _ := value.(string)
 		p.Fields = append(p.Fields, []byte(name), []byte(text))
 	}
-	packed, _ := json.Marshal(p) // cannot fail: bytes, a text and a time of this century
+	packed, err := json.Marshal(p)
+	if err != nil { // a time beyond the year 9999, which no clock here gives
+		p.First = time.Time{}
+		packed, _ = json.Marshal(p) //nolint:errchkjson // bytes, a text and that time are all fine
+	}
 	return packed
 }
 

@@ -11,11 +11,11 @@ import (
 )
 
 var (
-	// ErrReject, wrapped by a handler's error, makes the event a dead letter at
-	// once: trying again would change nothing.
+	// ErrReject makes the event a dead letter at once, where a handler's error
+	// wraps it: trying again would change nothing.
 	ErrReject = errors.New("event rejected")
 
-	// ErrPause, wrapped by a handler's error, says that the event is not at
+	// ErrPause says, where a handler's error wraps it, that the event is not at
 	// fault (a database is away, say): it comes back and the delivery does not
 	// count. While nothing but pauses is heard, less is read.
 	ErrPause = errors.New("handler paused")

@@ -150,7 +150,7 @@ func (f *feed) run(ctx context.Context, wait func()) {
 	wait()
 	dead()
 	keeping.Wait()
-	f.leave()
+	f.leave(context.WithoutCancel(ctx))
 	f.report(errStopped)
 }
 
@@ -197,8 +197,8 @@ const settleGrace = 3 * time.Second
 
 // leave takes the consumer out of the group where nothing is pending for it, and
 // closes the client.
-func (f *feed) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), settleGrace)
+func (f *feed) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleGrace)
 	defer cancel()
 	f.dismiss(ctx, f.o.name)
 	if err := f.client.Close(); err != nil {

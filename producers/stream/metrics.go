@@ -48,8 +48,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 // registered before.
 func register[C prometheus.Collector](r prometheus.Registerer, c *C) error {
 	err := r.Register(*c)
-	var there prometheus.AlreadyRegisteredError
-	if errors.As(err, &there) {
+	if there, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if known, ok := there.ExistingCollector.(C); ok {
 			*c = known
 			return nil

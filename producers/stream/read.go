@@ -21,7 +21,7 @@ func (f *feed) read(ctx context.Context) {
 	var waker sync.WaitGroup
 	waker.Go(func() {
 		<-ctx.Done()
-		f.conns.unblock(f.client, done)
+		f.conns.unblock(context.WithoutCancel(ctx), f.client, done)
 	})
 	defer waker.Wait()
 	defer close(done)

@@ -74,8 +74,7 @@ func (f *feed) settle(ctx context.Context, outcomes []outcome) {
 		if err == nil {
 			break
 		}
-		var reply redis.Error
-		if errors.As(err, &reply) {
+		if _, ok := errors.AsType[redis.Error](err); ok {
 			refused++
 		}
 		// A Redis that is away comes back; one that keeps refusing must not hold

@@ -35,13 +35,12 @@ type Subscriber struct {
 	keys     Keys
 	o        SubscriberOptions
 	measured *metrics
-	closing  context.Context // ends at Close
-	close    context.CancelFunc
 	running  sync.WaitGroup // subscriptions
 
 	mu     sync.Mutex
-	feeds  []*feed
-	counts map[string]int // subscriptions so far, by topic
+	closed bool
+	feeds  map[*feed]context.CancelFunc // of the subscriptions that run
+	counts map[string]int               // subscriptions so far, by topic
 }
 
 // NewSubscriber checks the options. Redis need not be up.
@@ -57,12 +56,11 @@ func NewSubscriber(dial Dial, keys Keys, o SubscriberOptions) (*Subscriber, erro
 	if o.Name == "" {
 		o.Name = watermill.NewShortUUID()
 	}
-	s := &Subscriber{dial: dial, keys: keys, o: o, measured: measured, counts: map[string]int{}}
+	s := &Subscriber{dial: dial, keys: keys, o: o, measured: measured, feeds: map[*feed]context.CancelFunc{}, counts: map[string]int{}}
 	fo := s.feedOptions("any")
 	if err := fo.check(); err != nil {
 		return nil, err
 	}
-	s.closing, s.close = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -85,7 +83,7 @@ var errClosed = errors.New("closed")
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Err() != nil {
+	if s.closed {
 		return nil, fmt.Errorf("subscribe to %s: subscriber is %w", topic, errClosed)
 	}
 	o := s.feedOptions(topic)
@@ -101,27 +99,16 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		return nil, err
 	}
 	sub := &subscription{feed: f, output: make(chan *message.Message), answers: make(chan outcome, f.o.batchSize)}
-	s.feeds = append(s.feeds, f)
 	ctx, cancel := context.WithCancel(ctx)
+	s.feeds[f] = cancel
 	s.running.Go(func() {
 		defer cancel()
-		defer context.AfterFunc(s.closing, cancel)()
 		sub.run(ctx)
-		s.forget(f)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.feeds, f)
 	})
 	return sub.output, nil
-}
-
-// forget takes an ended subscription off the list of those that must be ready.
-func (s *Subscriber) forget(f *feed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, other := range s.feeds {
-		if other == f {
-			s.feeds = append(s.feeds[:i], s.feeds[i+1:]...)
-			return
-		}
-	}
 }
 
 // SubscribeInitialize creates the group of a topic.
@@ -134,7 +121,7 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.createGroups(s.closing), f.client.Close())
+	return errors.Join(f.createGroups(context.Background()), f.client.Close())
 }
 
 // Ready returns nil while all subscriptions are being read, or what is in the way.
@@ -142,7 +129,7 @@ func (s *Subscriber) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, f := range s.feeds {
+	for f := range s.feeds {
 		errs = append(errs, f.ready())
 	}
 	return errors.Join(errs...)
@@ -152,7 +139,10 @@ func (s *Subscriber) Ready() error {
 // Grace. It may be called again.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
-	s.close() // under the lock: no subscription starts after it
+	s.closed = true
+	for _, cancel := range s.feeds {
+		cancel()
+	}
 	s.mu.Unlock()
 	s.running.Wait()
 	return nil

@@ -14,14 +14,14 @@ import (
 )
 
 // old writes n entries that are ten minutes old, and new ones that are not.
-func (w *world) fill(old, new int) {
+func (w *world) fill(old, young int) {
 	w.Helper()
 	pipe := w.client.Pipeline()
 	at := time.Now().Add(-10 * time.Minute).UnixMilli()
 	for i := range old {
 		pipe.XAdd(w.Context(), &redis.XAddArgs{Stream: w.keys.Topic("books"), ID: fmt.Sprintf("%d-%d", at, i+1), Values: []any{"n", i}})
 	}
-	for i := range new {
+	for i := range young {
 		pipe.XAdd(w.Context(), &redis.XAddArgs{Stream: w.keys.Topic("books"), Values: []any{"n", old + i}})
 	}
 	if _, err := pipe.Exec(w.Context()); err != nil {
