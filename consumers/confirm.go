@@ -17,7 +17,7 @@ import (
 // required.
 type ConfirmerOptions struct {
 	Keys   stream.Keys
-	Groups map[string][]string // the topics that each group must have caught up with: of the groups that end entries
+	Groups map[string][]string // the groups that drop entries of these views, and their topics: what they must have caught up with: of the groups that end entries
 
 	// Relay returns the run_id of the Redis in which the relay that leads, in
 	// whichever process, has last found or written its position; "" for none.
@@ -53,15 +53,15 @@ type Confirmer struct {
 // idlePause is the time between two looks while everything is confirmed.
 const idlePause = time.Second
 
-// NewConfirmer makes a confirmer of the views' entries in store.
-func NewConfirmer(store *cache.Store, views *view.Set, o ConfirmerOptions) (*Confirmer, error) {
+// NewConfirmer makes a confirmer of these views' entries in store.
+func NewConfirmer(store *cache.Store, views []*view.View, o ConfirmerOptions) (*Confirmer, error) {
 	if o.Relay == nil || len(o.Groups) == 0 {
 		return nil, errors.New("nothing can be confirmed without the relay's position and the groups")
 	}
 	if o.Every <= 0 {
 		o.Every = 100 * time.Millisecond
 	}
-	return &Confirmer{store: store, views: views.All(), o: o}, nil
+	return &Confirmer{store: store, views: views, o: o}, nil
 }
 
 // Run watches and confirms until the context ends. It may be called once.

@@ -29,7 +29,7 @@ func TestRestartedRedisIsConfirmedOnlyWhenAllIsDoneAgain(t *testing.T) {
 	w := newWorld(t, postgres, things)
 	keys := stream.NewKeys("mythic:")
 	relay := w.store.RunID()
-	c, err := NewConfirmer(w.store, w.views, ConfirmerOptions{
+	c, err := NewConfirmer(w.store, w.views.All(), ConfirmerOptions{
 		Keys: keys, Groups: map[string][]string{"invalidate": {"things", "others"}},
 		Relay: func(context.Context) (string, error) { return relay, nil },
 	})
@@ -95,7 +95,7 @@ func TestRestartedRedisIsConfirmedOnlyWhenAllIsDoneAgain(t *testing.T) {
 func TestConfirmerRunsUntilItsContextEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
-	c, err := NewConfirmer(w.store, w.views, ConfirmerOptions{
+	c, err := NewConfirmer(w.store, w.views.All(), ConfirmerOptions{
 		Keys: stream.NewKeys("mythic:"), Groups: map[string][]string{"invalidate": {"things"}}, Every: time.Millisecond,
 		Relay: func(context.Context) (string, error) { return w.store.RunID(), nil },
 	})
@@ -116,7 +116,7 @@ func TestConfirmerRunsUntilItsContextEnds(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if _, err := NewConfirmer(w.store, w.views, ConfirmerOptions{}); err == nil {
+	if _, err := NewConfirmer(w.store, w.views.All(), ConfirmerOptions{}); err == nil {
 		t.Error("a confirmer that knows nothing was made")
 	}
 }

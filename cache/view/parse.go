@@ -33,7 +33,7 @@ var (
 
 // Names that other keys and channels of ours already begin with.
 func reservedView(name string) bool {
-	return slices.Contains([]string{"view", "rate", "session", "report", "stream", "filled"}, name)
+	return slices.Contains([]string{"view", "rate", "session", "report", "stream", "filled", "ai_scope", "ai_asked", "ai_forgotten", "ai_failed"}, name)
 }
 
 // Parse reads a views file. The name of the file is for the errors; lookup gives

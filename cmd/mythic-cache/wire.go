@@ -238,13 +238,25 @@ func (w *worker) addUpkeep(schema *schemaGate, all map[string][]string) error {
 		return fmt.Errorf("trimmer: %w", err)
 	}
 	w.consumers.add("trimmer", schema.after(trimmer.Run))
-	confirmer, err := consumers.NewConfirmer(w.store, w.views, consumers.ConfirmerOptions{
-		Keys: w.keys, Groups: all, Relay: w.relayRunID, Log: w.log,
-	})
-	if err != nil {
-		return fmt.Errorf("confirmer: %w", err)
+	// Whoever drops a view's entries must have caught up before they are trusted;
+	// a request that waits for a model must not keep the others stale.
+	byGroup := map[string][]*view.View{}
+	for _, v := range w.views.All() {
+		group := groupInvalidate
+		if v.Model {
+			group = groupWarm
+		}
+		byGroup[group] = append(byGroup[group], v)
 	}
-	w.consumers.add("confirmer", schema.after(confirmer.Run))
+	for group, views := range byGroup {
+		confirmer, err := consumers.NewConfirmer(w.store, views, consumers.ConfirmerOptions{
+			Keys: w.keys, Groups: map[string][]string{group: all[group]}, Relay: w.relayRunID, Log: w.log,
+		})
+		if err != nil {
+			return fmt.Errorf("confirmer: %w", err)
+		}
+		w.consumers.add("confirmer of "+group, schema.after(confirmer.Run))
+	}
 	return nil
 }
 
@@ -281,6 +293,9 @@ func (w *worker) addAPI(listener net.Listener) error {
 	})
 	if err != nil {
 		return err
+	}
+	if w.AuthMode == api.AuthJWT && len(w.AuthJWTSecret) < api.MinSecret {
+		w.log.Warn().Int("bytes", len(w.AuthJWTSecret)).Int("needed", api.MinSecret).Msg("AUTH_JWT_SECRET is too short to be safe; without one no token is accepted")
 	}
 	w.parts.watch("announcements", waiters.Ready)
 	w.api.add("announcements", waiters.Run)
