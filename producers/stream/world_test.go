@@ -34,6 +34,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, args ...string) *world {
+	t.Helper()
 	t.Parallel()
 	server := testserver.NewRedis(t, args...)
 	return &world{T: t, server: server, client: server.Client(t), keys: stream.NewKeys("test:")}
