@@ -51,7 +51,7 @@ func (t *tail) String() string {
 // start runs a program in a process group of its own and waits until ready
 // returns nil.
 func start(ctx context.Context, as *owner, dir string, ready func(context.Context) error, program string, args ...string) (*process, error) {
-	//nolint:noctx // the server outlives the context, which bounds its start
+	// No CommandContext: the server outlives the context, which bounds its start
 	p := &process{cmd: exec.Command(program, args...), output: &tail{}, gone: make(chan struct{})}
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
