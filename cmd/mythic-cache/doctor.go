@@ -50,7 +50,7 @@ func (doctorCommand) Run(ctx context.Context, p *program) error {
 	}
 	fmt.Fprint(p.stdout, leastPrivilege)
 	if bad > 0 {
-		return exitCode(1)
+		return exitError(1)
 	}
 	return nil
 }

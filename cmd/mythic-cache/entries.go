@@ -214,7 +214,7 @@ func (v verifyCommand) Run(ctx context.Context, p *program) error {
 			return err
 		}
 		if audit.Wrong > 0 {
-			return exitCode(1)
+			return exitError(1)
 		}
 		return nil
 	})

@@ -10,8 +10,7 @@ import (
 // user and database, to what an operator may see in a log: it never holds the
 // password, but the cause is what matters.
 func withoutURL(err error) error {
-	var failed *pgconn.ConnectError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		if cause := failed.Unwrap(); cause != nil {
 			return cause
 		}

@@ -93,7 +93,7 @@ func (s *system) startReaders(users []string) (stop func()) {
 	base := s.base
 	wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/books/my", nil)
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/books/my", http.NoBody)
 			if err != nil {
 				return
 			}

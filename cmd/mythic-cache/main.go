@@ -17,27 +17,26 @@ var programVersion = "dev"
 
 func main() {
 	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer release()
 	// The first signal ends ctx and gives the signals back to the system, so
 	// that a second one ends the process at once.
 	context.AfterFunc(ctx, release)
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	var code exitCode
+	status, quiet := errors.AsType[exitError](err)
 	switch {
 	case err == nil:
-	case errors.As(err, &code):
-		os.Exit(int(code))
+	case quiet:
+		os.Exit(int(status))
 	default:
 		fmt.Fprintln(os.Stderr, "mythic-cache:", err)
 		os.Exit(1)
 	}
 }
 
-// exitCode ends the program without a further word: whoever returns it has said
-// what there was to say.
-type exitCode int
+// exitError ends the program with a status and without a further word: whoever
+// returns it has said what there was to say.
+type exitError int
 
-func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // commands is the command line.
 type commands struct {
@@ -73,7 +72,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		if exited == 0 {
 			return nil
 		}
-		return exitCode(exited)
+		return exitError(exited)
 	}
 	if err != nil {
 		return err

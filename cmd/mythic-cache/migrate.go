@@ -111,7 +111,7 @@ func (migrateStatus) Run(ctx context.Context, p *program) error {
 		}
 		if err := producers.Drift(ctx, conn, c.views); err != nil {
 			fmt.Fprintln(p.stdout, err)
-			return exitCode(1)
+			return exitError(1)
 		}
 		_, err = fmt.Fprintln(p.stdout, "the triggers match the views")
 		return err

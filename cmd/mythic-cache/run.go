@@ -85,12 +85,12 @@ func (r runCommand) Run(ctx context.Context, p *program) error {
 		}
 	}
 	if w.plays(roleWorkers) {
-		if err := w.addConsumers(schema); err != nil {
+		if err := w.addConsumers(ctx, schema); err != nil {
 			return err
 		}
 	}
 	if listener != nil {
-		if err := w.addAPI(listener); err != nil {
+		if err := w.addAPI(listener); err != nil { //nolint:contextcheck // handlers have their request's context
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ func (g *schemaGate) run(ctx context.Context) error {
 	for {
 		err := g.look(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // whatever look was doing, it was asked to stop
 		}
 		if g.state.report(err) {
 			if err != nil {

@@ -94,8 +94,8 @@ func (w *worker) addRelay(schema *schemaGate) error {
 }
 
 // addConsumers adds the groups and what keeps the streams in order.
-func (w *worker) addConsumers(schema *schemaGate) error {
-	pool, err := consumers.NewPool(context.Background(), w.DatabaseURL, connections)
+func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
+	pool, err := consumers.NewPool(ctx, w.DatabaseURL, connections)
 	if err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", withoutURL(err))
 	}

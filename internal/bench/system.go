@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -82,7 +83,9 @@ func (s *system) startProgram(ctx context.Context, program string) error {
 	var said bytes.Buffer
 	for s.base == "" && lines.Scan() {
 		said.Write(lines.Bytes())
-		var line struct{ Addr string }
+		var line struct {
+			Addr string `json:"addr"`
+		}
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Addr != "" {
 			s.base = "http://" + line.Addr
 		}
@@ -97,7 +100,7 @@ func (s *system) startProgram(ctx context.Context, program string) error {
 			return nil
 		}
 		if time.Since(begun) > time.Minute {
-			return fmt.Errorf("the program does not become ready")
+			return errors.New("the program does not become ready")
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -122,7 +125,7 @@ func (s *system) token(user string) (string, error) {
 }
 
 func (s *system) get(ctx context.Context, path, token string) (int, []byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path, http.NoBody)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -141,7 +144,7 @@ func (s *system) get(ctx context.Context, path, token string) (int, []byte, erro
 // usage is what the kernel knows of the program: resident memory in kB and
 // processor time.
 func (s *system) usage() (rss int, cpu time.Duration, err error) {
-	root := filepath.Join("/proc", strconv.Itoa(s.program.Process.Pid))
+	root := fmt.Sprintf("/proc/%d", s.program.Process.Pid)
 	status, err := os.ReadFile(filepath.Join(root, "status"))
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the program's status: %w", err)
