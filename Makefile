@@ -10,10 +10,6 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests start real servers, so a pass from the cache says little.
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
-# Benchmarks live in internal/bench; until one package needs more, nowhere else.
-BENCH_PACKAGES ?= $(if $(wildcard internal/bench),./internal/bench/...,./...)
-BENCH_FLAGS ?= -bench . -benchmem
-
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench lint build clean
 
@@ -42,9 +38,9 @@ check: build ## the tests alone, on a machine that has everything
 	CGO_ENABLED=1 go vet -race ./...
 	CGO_ENABLED=1 go test $(TEST_FLAGS) ./...
 
-bench: ## the benchmarks
-	@sh internal/dev/provision.sh postgresql redis
-	go test -run '^$$' $(BENCH_FLAGS) $(BENCH_PACKAGES)
+bench: build ## the whole program beside its baselines, as tables with ratios
+	@sh internal/dev/provision.sh postgresql redis wrk
+	@go run ./internal/bench
 
 lint: ## golangci-lint, the version that .golangci.yml is written for
 	@sh internal/dev/lint.sh $(GOLANGCI_LINT_VERSION)

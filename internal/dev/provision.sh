@@ -6,6 +6,7 @@
 #   redis       redis-server 7 or newer
 #   compiler    a C compiler, which the race detector needs
 #   python      the Python packages that the FastAPI example is checked with
+#   wrk         the load generator of the benchmarks
 #
 # Exit status: 0 it is all here; 3 it is not and may not be installed, but
 # Docker answers; 1 neither, and standard error says what to install.
@@ -77,6 +78,7 @@ missing() {
 		redis) has_redis || echo redis ;;
 		compiler) has_cc || echo compiler ;;
 		python) has_python || echo python ;;
+		wrk) have wrk || echo wrk ;;
 		*)
 			say "nobody here knows what $name is"
 			exit 2
@@ -103,6 +105,7 @@ apt_install() {
 		redis) packages="$packages redis-server" ;;
 		compiler) packages="$packages gcc libc6-dev" ;;
 		python) packages="$packages python3-fastapi python3-sqlalchemy python3-uvicorn python3-psycopg2" ;;
+		wrk) packages="$packages wrk" ;;
 		esac
 	done
 	say "installing$packages with apt-get"
@@ -116,6 +119,7 @@ brew_install() {
 		case $name in
 		postgresql) formulas="$formulas postgresql@17" ;;
 		redis) formulas="$formulas redis" ;;
+		wrk) formulas="$formulas wrk" ;;
 		esac
 	done
 	[ -n "$formulas" ] || return 0
@@ -157,6 +161,7 @@ for name in $wanted; do
 	postgresql) say "  PostgreSQL $min_postgres or newer, the server (Debian: postgresql, for older releases from https://apt.postgresql.org; Fedora: postgresql-server; brew: postgresql@17)" ;;
 	redis) say "  Redis $min_redis or newer, redis-server (Debian: redis-server, for older releases from https://packages.redis.io; Fedora and brew: redis)" ;;
 	compiler) say "  a C compiler with headers, for the race detector (Debian: gcc libc6-dev; macOS: xcode-select --install)" ;;
+	wrk) say "  wrk (Debian, Fedora and brew: wrk)" ;;
 	python) say "  Python 3 with $python_modules (Debian: python3-fastapi python3-sqlalchemy python3-uvicorn python3-psycopg2)" ;;
 	esac
 done
