@@ -118,7 +118,7 @@ func CachedKeys(ctx context.Context, store *cache.Store, v *view.View, sample in
 		seen[key] = true
 		if sample <= 0 || len(keys) < sample {
 			keys = append(keys, key)
-		} else if i := rand.IntN(len(seen)); i < sample { //nolint:gosec // a sample is no secret
+		} else if i := rand.IntN(len(seen)); i < sample {
 			keys[i] = key
 		}
 	}

@@ -67,7 +67,10 @@ func (f *fences) fenced() []version.Version {
 	return slices.Clone(f.all)
 }
 
-func mythic(t *testing.T) *view.Set { return parse(t, string(view.Mythic())) }
+func mythic(t *testing.T) *view.Set {
+	t.Helper()
+	return parse(t, string(view.Mythic()))
+}
 
 func parse(t *testing.T, text string) *view.Set {
 	t.Helper()
@@ -152,7 +155,7 @@ func (b *bed) options() RelayOptions {
 // relay runs a relay until stop is called or the test ends.
 func (b *bed) relay() (r *Relay, stop func()) { return b.relayWith(b.options()) }
 
-func (b *bed) relayWith(o RelayOptions) (r *Relay, stop func()) {
+func (b *bed) relayWith(o RelayOptions) (*Relay, func()) {
 	b.t.Helper()
 	r, err := NewRelay(o)
 	if err != nil {
@@ -161,7 +164,7 @@ func (b *bed) relayWith(o RelayOptions) (r *Relay, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			b.t.Errorf("Run: %v", err)

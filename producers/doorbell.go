@@ -64,7 +64,10 @@ func openDoorbell(ctx context.Context, conn *pgx.Conn) (*doorbell, error) {
 	if _, err := conn.Exec(ctx, "LISTEN mythic_cache"); err != nil {
 		return nil, fmt.Errorf("open the doorbell: %w", err)
 	}
-	return d, d.close(ctx)
+	if err := d.close(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // saw notes what a complete reading found, and moves from state to state.

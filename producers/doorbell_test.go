@@ -19,6 +19,7 @@ type stepped struct {
 }
 
 func newStepped(t *testing.T) *stepped {
+	t.Helper()
 	b := newBed(t)
 	conn := b.connect()
 	door, err := openDoorbell(t.Context(), conn)

@@ -54,30 +54,7 @@ type batch struct {
 // read takes up rows after a position. Where from is not where Redis stands, all
 // that lies between is known to be empty.
 func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (batch, error) {
-	// Behind every row of the transactions below xmax, or behind the last row sent.
-	afterXid, afterID := from.seen.Xmax-1, int64(math.MaxInt64)
-	var target *string
-	below := uint64(math.MaxInt64)
-	if from.part != nil {
-		text := from.part.target.String()
-		target, below = &text, from.part.target.Xmax
-		if from.part.xid > afterXid {
-			afterXid, afterID = from.part.xid, from.part.id
-		}
-	}
-	var open []string
-	var openAfter []int64
-	for _, xid := range from.seen.Xip {
-		after := int64(-1)
-		if from.part != nil && xid <= from.part.xid {
-			if xid < from.part.xid {
-				continue // rows are sent in the order of their xid
-			}
-			after = from.part.id
-		}
-		open, openAfter = append(open, strconv.FormatUint(xid, 10)), append(openAfter, after)
-	}
-	rows, err := conn.Query(ctx, drainSQL, open, openAfter, strconv.FormatUint(afterXid, 10), afterID, target, strconv.FormatUint(below, 10), limit, keys)
+	rows, err := conn.Query(ctx, drainSQL, append(from.bounds(), limit, keys)...)
 	if err != nil {
 		return batch{}, fmt.Errorf("read the outbox: %w", err)
 	}
@@ -85,34 +62,20 @@ func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (
 	var b batch
 	size, taken := 0, 0
 	for rows.Next() {
-		var r row
-		var snapshot, xid string
-		var clean bool
-		var again *bool
-		var at *time.Time
-		if err := rows.Scan(&snapshot, &clean, &again, &xid, &r.id, &at, &r.typ, &r.view, &r.subject, &r.eventID, &r.data, &r.joined); err != nil {
+		r, waits, err := b.scan(rows, from.epoch)
+		if err != nil {
 			return batch{}, fmt.Errorf("read the outbox: %w", err)
 		}
-		if b.snapshot, err = version.ParseSnapshot(from.epoch, snapshot); err != nil {
-			return batch{}, fmt.Errorf("read the outbox: %w", err)
+		if !waits {
+			break
 		}
-		if !clean {
-			return batch{}, errors.New("read the outbox: the reader has a transaction id of its own, which its snapshot leaves out")
-		}
-		if again == nil {
-			break // nothing waits
-		}
-		if r.again = *again; !r.again {
-			if r.xid, err = strconv.ParseUint(xid, 10, 64); err != nil {
-				return batch{}, fmt.Errorf("read the outbox: %w", err)
-			}
+		if !r.again {
 			taken++
 		}
 		if size > batchBytes && taken > 1 { // one row always, or there would be no end
 			b.more = true
 			break // Close reads the rest and drops it
 		}
-		r.at = *at
 		size += len(r.data) + len(r.subject) + 256
 		b.rows = append(b.rows, r)
 	}
@@ -122,6 +85,60 @@ func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (
 	}
 	b.more = b.more || taken >= limit
 	return b, nil
+}
+
+// bounds are $1 to $6 of the drain statement.
+func (p position) bounds() []any {
+	// Behind every row of the transactions below xmax, or behind the last row sent.
+	afterXid, afterID := p.seen.Xmax-1, int64(math.MaxInt64)
+	var target *string
+	below := uint64(math.MaxInt64)
+	if p.part != nil {
+		text := p.part.target.String()
+		target, below = &text, p.part.target.Xmax
+		if p.part.xid > afterXid {
+			afterXid, afterID = p.part.xid, p.part.id
+		}
+	}
+	var open []string
+	var openAfter []int64
+	for _, xid := range p.seen.Xip {
+		after := int64(-1)
+		if p.part != nil && xid <= p.part.xid {
+			if xid < p.part.xid {
+				continue // rows are sent in the order of their xid
+			}
+			after = p.part.id
+		}
+		open, openAfter = append(open, strconv.FormatUint(xid, 10)), append(openAfter, after)
+	}
+	return []any{open, openAfter, strconv.FormatUint(afterXid, 10), afterID, target, strconv.FormatUint(below, 10)}
+}
+
+// scan reads one row of the drain statement, and the snapshot that stands in all
+// of them; waits is false for the row that comes when the outbox has nothing.
+func (b *batch) scan(rows pgx.Rows, epoch uint64) (r row, waits bool, err error) {
+	var snapshot, xid string
+	var clean bool
+	var again *bool
+	var at *time.Time
+	if err := rows.Scan(&snapshot, &clean, &again, &xid, &r.id, &at, &r.typ, &r.view, &r.subject, &r.eventID, &r.data, &r.joined); err != nil {
+		return row{}, false, err
+	}
+	if b.snapshot, err = version.ParseSnapshot(epoch, snapshot); err != nil {
+		return row{}, false, err
+	}
+	if !clean {
+		return row{}, false, errors.New("the reader has a transaction id of its own, which its snapshot leaves out")
+	}
+	if again == nil {
+		return row{}, false, nil
+	}
+	r.again, r.at = *again, *at
+	if !r.again {
+		r.xid, err = strconv.ParseUint(xid, 10, 64)
+	}
+	return r, true, err
 }
 
 // event returns what a row says, with the version that it was seen at, and for a
@@ -163,7 +180,7 @@ type step struct {
 // a joined mapping's second run only where no row of the batch has it anyway.
 // Those go with the first row, before any position that has passed the rows that
 // they come of.
-func (b batch) steps(from position, note func(e event.Event, why string)) []step {
+func (b *batch) steps(from position, note func(e event.Event, why string)) []step {
 	target := b.snapshot
 	if from.part != nil {
 		target = from.part.target
@@ -179,7 +196,7 @@ func (b batch) steps(from position, note func(e event.Event, why string)) []step
 	taken := map[identity]bool{}
 	size := 0
 	for i, r := range b.rows {
-		if e, why, ok := r.event(target.Version()); ok && !taken[identityOf(e)] && !(r.again && direct[identityOf(e)]) {
+		if e, why, ok := r.event(target.Version()); ok && !taken[identityOf(e)] && (!r.again || !direct[identityOf(e)]) {
 			taken[identityOf(e)] = true
 			note(e, why)
 			pending = append(pending, e)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -39,35 +40,21 @@ func Install(ctx context.Context, conn *pgx.Conn, views *view.Set) (installed []
 		if err != nil {
 			return err
 		}
-		stands := func(w *watched, statements []string) bool {
-			old, ok := there[w.oid]
-			return ok && old.whole && old.hash == hashOf(statements)
-		}
+		behind := p.behind(there)
 		// Owners of rows from before the triggers. First of all, so that it is no
 		// event for each; what changes until the triggers stand, they see as old rows.
-		for _, w := range p.tables {
-			if statements, _ := w.statements(p.path); stands(w, statements) {
-				continue
-			}
-			for _, o := range w.owners {
-				if _, err := tx.Exec(ctx, o.backfillSQL(w.name)); err != nil {
-					return fmt.Errorf("remember the owners of view %s: %w", o.view, err)
-				}
+		for _, w := range behind {
+			if err := w.rememberOwners(ctx, tx); err != nil {
+				return err
 			}
 		}
-		for _, w := range p.tables {
-			statements, functions := w.statements(p.path)
-			old, stood := there[w.oid], stands(w, statements)
-			delete(there, w.oid)
-			if stood {
-				continue
-			}
-			if err := w.install(ctx, tx, statements, functions, hashOf(statements), old.functions); err != nil {
+		for _, w := range behind {
+			if err := w.install(ctx, tx, p.path, there[w.oid].functions); err != nil {
 				return fmt.Errorf("watch %s: %w", w.name, err)
 			}
 			installed = append(installed, fmt.Sprintf("%s is watched for %s", w.name, strings.Join(w.views(), ", ")))
 		}
-		for _, left := range there {
+		for _, left := range p.abandoned(there) {
 			if err := left.remove(ctx, tx); err != nil {
 				return err
 			}
@@ -119,7 +106,6 @@ func Drift(ctx context.Context, conn *pgx.Conn, views *view.Set) error {
 	for _, w := range p.tables {
 		statements, _ := w.statements(p.path)
 		old, ok := there[w.oid]
-		delete(there, w.oid)
 		switch {
 		case !ok:
 			drift = append(drift, fmt.Errorf("%s is not watched", w.name))
@@ -129,7 +115,7 @@ func Drift(ctx context.Context, conn *pgx.Conn, views *view.Set) error {
 			drift = append(drift, fmt.Errorf("%s is watched for other views than these", w.name))
 		}
 	}
-	for _, left := range there {
+	for _, left := range p.abandoned(there) {
 		drift = append(drift, fmt.Errorf("%s is watched, but no view maps it", left.name))
 	}
 	for _, sentence := range p.waiting {
@@ -146,6 +132,28 @@ func compare(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, map[uint32
 	}
 	there, err := footprints(ctx, tx)
 	return p, there, err
+}
+
+// behind returns the tables on which something else is installed than the plan
+// says, or nothing.
+func (p *plan) behind(there map[uint32]footprint) []*watched {
+	var behind []*watched
+	for _, w := range p.tables {
+		statements, _ := w.statements(p.path)
+		if old, ok := there[w.oid]; !ok || !old.whole || old.hash != hashOf(statements) {
+			behind = append(behind, w)
+		}
+	}
+	return behind
+}
+
+// abandoned returns what is installed on tables that the plan does not name.
+func (p *plan) abandoned(there map[uint32]footprint) []footprint {
+	left := maps.Clone(there)
+	for _, w := range p.tables {
+		delete(left, w.oid)
+	}
+	return slices.Collect(maps.Values(left))
 }
 
 func footprints(ctx context.Context, tx pgx.Tx) (map[uint32]footprint, error) {
@@ -171,8 +179,20 @@ func footprints(ctx context.Context, tx pgx.Tx) (map[uint32]footprint, error) {
 	return byOID, nil
 }
 
-// install makes functions and triggers and drops the functions that they replace.
-func (w *watched) install(ctx context.Context, tx pgx.Tx, statements, functions []string, hash string, old []string) error {
+// rememberOwners notes the owners of the rows that the table has.
+func (w *watched) rememberOwners(ctx context.Context, tx pgx.Tx) error {
+	for _, o := range w.owners {
+		if _, err := tx.Exec(ctx, o.backfillSQL(w.name)); err != nil {
+			return fmt.Errorf("remember the owners of view %s: %w", o.view, err)
+		}
+	}
+	return nil
+}
+
+// install makes functions and triggers and drops the old functions that they
+// replace.
+func (w *watched) install(ctx context.Context, tx pgx.Tx, path string, old []string) error {
+	statements, functions := w.statements(path)
 	for _, statement := range statements {
 		if _, err := tx.Exec(ctx, statement); err != nil {
 			return err
@@ -184,7 +204,7 @@ func (w *watched) install(ctx context.Context, tx pgx.Tx, statements, functions 
 	}
 	const note = `INSERT INTO mythic_cache.triggers (relation, name, views, functions, hash) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (relation) DO UPDATE SET name = excluded.name, views = excluded.views, functions = excluded.functions, hash = excluded.hash, installed = clock_timestamp()`
-	if _, err := tx.Exec(ctx, note, w.oid, w.name, w.views(), functions, hash); err != nil {
+	if _, err := tx.Exec(ctx, note, w.oid, w.name, w.views(), functions, hashOf(statements)); err != nil {
 		return fmt.Errorf("note what is installed: %w", err)
 	}
 	return nil

@@ -29,7 +29,7 @@ func TestUpDownUpLeavesTheAppAlone(t *testing.T) {
 	if strings.Contains(bare, "mythic_cache") {
 		t.Errorf("something of ours is left:\n%s", bare)
 	}
-	for _, line := range strings.Split(watched, "\n") {
+	for line := range strings.SplitSeq(watched, "\n") {
 		if !strings.Contains(line, "mythic_cache") && !strings.Contains(bare, line) {
 			t.Errorf("migrate down took away %s", line)
 		}

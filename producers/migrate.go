@@ -97,8 +97,8 @@ func withGoose(ctx context.Context, url string, create bool, do func(*sql.DB, *g
 	}
 	if !there {
 		// IF NOT EXISTS can still collide with another process that makes it now.
-		const make = `DO $$ BEGIN CREATE SCHEMA mythic_cache; EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; END $$`
-		if _, err := db.ExecContext(ctx, make); err != nil {
+		const schema = `DO $$ BEGIN CREATE SCHEMA mythic_cache; EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; END $$`
+		if _, err := db.ExecContext(ctx, schema); err != nil {
 			return fmt.Errorf("make schema mythic_cache: %w", err)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // parameter is a key part in a view's load.
-var parameter = regexp.MustCompile(`\$[0-9]+`)
+var parameter = regexp.MustCompile(`\$\d+`)
 
 // plan is what the views ask of a database: triggers by table, in the order of
 // their names.

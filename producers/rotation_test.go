@@ -17,6 +17,7 @@ type turns struct {
 }
 
 func newTurns(t *testing.T) *turns {
+	t.Helper()
 	b := newBed(t)
 	return &turns{b, rotation{conn: b.connect(), retention: 80 * time.Millisecond, lockWait: truncateWait}, position{}}
 }

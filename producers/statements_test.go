@@ -69,10 +69,12 @@ func TestEveryStatementGivesItsKeys(t *testing.T) {
 		{"a key that is too long", sql(`INSERT INTO processing_sessions (run_id) VALUES (repeat('x', 513))`), `processing_sessions.changed run_status`},
 		{"truncate", sql(`TRUNCATE books`), `books.changed user_books`},
 		{"rollback", sql(`BEGIN`, `INSERT INTO users (clerk_user_id) VALUES ('never')`, `ROLLBACK`), ``},
-		{"rolled-back savepoint", sql(`BEGIN`, `INSERT INTO users (clerk_user_id) VALUES ('kept')`, `SAVEPOINT s`, `INSERT INTO users (clerk_user_id) VALUES ('never')`, `ROLLBACK TO s`, `COMMIT`), `users.changed user_books kept`},
+		{"rolled-back savepoint", sql(`BEGIN`, `INSERT INTO users (clerk_user_id) VALUES ('kept')`, `SAVEPOINT s`,
+			`INSERT INTO users (clerk_user_id) VALUES ('never')`, `ROLLBACK TO s`, `COMMIT`), `users.changed user_books kept`},
 		{"released savepoint", sql(`BEGIN`, `SAVEPOINT s`, `UPDATE users SET email = 'z' WHERE clerk_user_id = 'kept'`, `RELEASE s`, `COMMIT`), `users.changed user_books kept`},
 		{"serializable", sql(`BEGIN ISOLATION LEVEL SERIALIZABLE`, `UPDATE users SET email = 'z' WHERE clerk_user_id = 'kept'`, `COMMIT`), `users.changed user_books kept`},
-		{"published, kept and rolled back", sql(`BEGIN`, `SELECT mythic_cache.publish('run.started', 'r1')`, `SAVEPOINT s`, `SELECT mythic_cache.publish('run.started', 'r2')`, `ROLLBACK TO s`, `COMMIT`), `run.started  r1`},
+		{"published, kept and rolled back", sql(`BEGIN`, `SELECT mythic_cache.publish('run.started', 'r1')`, `SAVEPOINT s`,
+			`SELECT mythic_cache.publish('run.started', 'r2')`, `ROLLBACK TO s`, `COMMIT`), `run.started  r1`},
 	} {
 		if got := strings.Join(b.changes(c.do), "|"); got != c.want {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
@@ -251,39 +253,37 @@ func TestCancellationStaysTheApps(t *testing.T) {
 // book's transaction cannot know the new key, and the other has long mapped its own.
 func TestJoinedMappingsRunTwice(t *testing.T) {
 	for _, second := range []bool{true, false} {
-		t.Run(fmt.Sprintf("second run %v", second), func(t *testing.T) { anomaly(t, second) })
-	}
-}
-
-func anomaly(t *testing.T, second bool) {
-	b := newBed(t)
-	b.people()
-	b.exec(`TRUNCATE mythic_cache.outbox`)
-	other := b.connect()
-	step := func(conn *pgx.Conn, sql string) {
-		t.Helper()
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-	step(other, `BEGIN; UPDATE users SET clerk_user_id = 'anna' WHERE clerk_user_id = 'ann'`)
-	step(b.conn, `BEGIN; UPDATE books SET title = 'new' WHERE run_id = 'ann1'`)
-	step(other, `COMMIT`)
-	step(b.conn, `COMMIT`)
-	if !second {
-		b.exec(`UPDATE mythic_cache.outbox SET joins = NULL WHERE type = 'books.changed'`)
-	}
-	b.relay()
-	b.sync()
-	var keys []string
-	for _, e := range b.entries() {
-		if e.Type == "books.changed" {
-			keys = append(keys, e.Subject)
-		}
-	}
-	slices.Sort(keys)
-	if want := []string{"ann", "anna"}; slices.Equal(keys, want) != second {
-		t.Errorf("second run %v: keys %q", second, keys)
+		t.Run(fmt.Sprintf("second run %v", second), func(t *testing.T) {
+			b := newBed(t)
+			b.people()
+			b.exec(`TRUNCATE mythic_cache.outbox`)
+			other := b.connect()
+			step := func(conn *pgx.Conn, sql string) {
+				t.Helper()
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			step(other, `BEGIN; UPDATE users SET clerk_user_id = 'anna' WHERE clerk_user_id = 'ann'`)
+			step(b.conn, `BEGIN; UPDATE books SET title = 'new' WHERE run_id = 'ann1'`)
+			step(other, `COMMIT`)
+			step(b.conn, `COMMIT`)
+			if !second {
+				b.exec(`UPDATE mythic_cache.outbox SET joins = NULL WHERE type = 'books.changed'`)
+			}
+			b.relay()
+			b.sync()
+			var keys []string
+			for _, e := range b.entries() {
+				if e.Type == "books.changed" {
+					keys = append(keys, e.Subject)
+				}
+			}
+			slices.Sort(keys)
+			if want := []string{"ann", "anna"}; slices.Equal(keys, want) != second {
+				t.Errorf("second run %v: keys %q", second, keys)
+			}
+		})
 	}
 }
 

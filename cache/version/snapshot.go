@@ -24,26 +24,26 @@ type Snapshot struct {
 
 // ParseSnapshot reads PostgreSQL's text form, xmin:xmax:xip,xip,….
 func ParseSnapshot(epoch uint64, text string) (Snapshot, error) {
-	fail := func(why string) (Snapshot, error) {
-		return Snapshot{}, fmt.Errorf("snapshot %q %s", text, why)
+	fail := func(why string) error {
+		return fmt.Errorf("snapshot %q %s", text, why)
 	}
 	if epoch > maxEpoch {
 		return Snapshot{}, fmt.Errorf("epoch %d is above %d", epoch, uint64(maxEpoch))
 	}
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
-		return fail("is not of the form xmin:xmax:xip,…")
+		return Snapshot{}, fail("is not of the form xmin:xmax:xip,…")
 	}
 	s := Snapshot{Epoch: epoch}
 	var err error
 	if s.Xmin, err = strconv.ParseUint(parts[0], 10, 64); err != nil {
-		return fail("has no number for xmin")
+		return Snapshot{}, fail("has no number for xmin")
 	}
 	if s.Xmax, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
-		return fail("has no number for xmax")
+		return Snapshot{}, fail("has no number for xmax")
 	}
 	if s.Xmin > s.Xmax {
-		return fail("has its xmin above its xmax")
+		return Snapshot{}, fail("has its xmin above its xmax")
 	}
 	if parts[2] == "" {
 		return s, nil
@@ -51,10 +51,10 @@ func ParseSnapshot(epoch uint64, text string) (Snapshot, error) {
 	for text := range strings.SplitSeq(parts[2], ",") {
 		xid, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			return fail("has something other than a number in progress")
+			return Snapshot{}, fail("has something other than a number in progress")
 		}
 		if xid < s.Xmin || xid >= s.Xmax || len(s.Xip) > 0 && xid <= s.Xip[len(s.Xip)-1] {
-			return fail("has a transaction in progress that is out of order or out of range")
+			return Snapshot{}, fail("has a transaction in progress that is out of order or out of range")
 		}
 		s.Xip = append(s.Xip, xid)
 	}

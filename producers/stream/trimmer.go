@@ -126,7 +126,9 @@ func (t *Trimmer) trimTopic(ctx context.Context, topic string) (removed int64, e
 			t.trimmed.WithLabelValues(topic).Add(float64(n))
 		}
 		if n < trimStep-100 {
-			t.o.Log.Debug().Str("topic", topic).Int64("entries", removed).Msg("trimmed")
+			if removed > 0 {
+				t.o.Log.Debug().Str("topic", topic).Int64("entries", removed).Msg("trimmed")
+			}
 			return removed, nil
 		}
 	}
