@@ -46,7 +46,7 @@ func TestRestartedRedisIsConfirmedOnlyWhenAllIsDoneAgain(t *testing.T) {
 	if !w.step(c) {
 		t.Fatal("nothing is in the way and yet it is not confirmed")
 	}
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 
 	w.redis.Kill()
 	if err := w.redis.Start(w.ctx); err != nil {
@@ -59,7 +59,7 @@ func TestRestartedRedisIsConfirmedOnlyWhenAllIsDoneAgain(t *testing.T) {
 		}
 		return nil
 	})
-	w.wants("thing", "a", `stale {"n" : 1}`)
+	w.wants("thing", "a", `stale {"n":1}`)
 	if w.step(c) {
 		t.Error("confirmed before the relay has its position")
 	}
@@ -82,14 +82,14 @@ func TestRestartedRedisIsConfirmedOnlyWhenAllIsDoneAgain(t *testing.T) {
 	if w.step(c) {
 		t.Error("confirmed with an entry that the group has not acknowledged")
 	}
-	w.wants("thing", "a", `stale {"n" : 1}`)
+	w.wants("thing", "a", `stale {"n":1}`)
 	if err := client.XAck(w.ctx, topic, "invalidate", ids...).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if !w.step(c) {
 		t.Error("not confirmed when all is done")
 	}
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 }
 
 func TestConfirmerRunsUntilItsContextEnds(t *testing.T) {

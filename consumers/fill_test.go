@@ -17,12 +17,12 @@ func TestFillServesAndIsNotRepeated(t *testing.T) {
 	w.set("a", 1)
 	heard := w.waiter("thing", "a")
 	w.fill("thing", "a")
-	w.wants("thing", "a", `{"n" : 1}`)
-	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n" : 1}` {
+	w.wants("thing", "a", `{"n":1}`)
+	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n":1}` {
 		t.Errorf("announced: %+v", f)
 	}
 	w.fill("thing", "a")
-	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n" : 1}` {
+	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n":1}` {
 		t.Errorf("announced of what was there: %+v", f)
 	}
 	w.fill("thing", "b")
@@ -59,7 +59,7 @@ func TestFillLosesAgainstAChangeThatItHasNotSeen(t *testing.T) {
 		t.Errorf("announced: %+v", f)
 	}
 	w.fill("slow", "a")
-	w.wants("slow", "a", `{"n" : 2, "w" : ""}`)
+	w.wants("slow", "a", `{"n":2,"w":""}`)
 }
 
 func TestManyFillsMakeOneLoad(t *testing.T) {
@@ -114,7 +114,7 @@ func TestLongLoadsKeepTheirLease(t *testing.T) {
 	if err := <-filled; err != nil {
 		t.Fatal(err)
 	}
-	w.wants("slow", "a", `{"n" : 1, "w" : ""}`)
+	w.wants("slow", "a", `{"n":1,"w":""}`)
 }
 
 func TestDeadHolderIsReplaced(t *testing.T) {

@@ -28,10 +28,10 @@ func TestFillsServeReadersWhoMissed(t *testing.T) {
 	w.set("a", 1)
 	heard := w.waiter("thing", "a")
 	w.ends(w.fills().Handle(w.ctx, messages(missed("thing", "a", ""), missed("thing", "a", ""), missed("thing", "b", "{}"))), nil, nil, nil)
-	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n" : 1}` {
+	if f := <-heard; f.Outcome != cache.Accepted || string(f.Entry.Body) != `{"n":1}` {
 		t.Errorf("announced: %+v", f)
 	}
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 	w.wants("thing", "b", "absent")
 	if n := w.loads(); n != 2 {
 		t.Errorf("%d loads for two keys", n)
@@ -109,7 +109,7 @@ func TestFillsJudgeTheTransactionThatWasAskedFor(t *testing.T) {
 	}
 	// The entry is fresh and nobody has invalidated it, and yet it will not do.
 	w.ends(f.Handle(w.ctx, messages(missed("thing", "a", fmt.Sprintf(`{"min_xid":"%d","epoch":%q}`, xid, epoch)))), nil)
-	if got := <-heard; got.Outcome != cache.Accepted || string(got.Entry.Body) != `{"n" : 2}` || !got.Entry.Snapshot.Sees(xid) {
+	if got := <-heard; got.Outcome != cache.Accepted || string(got.Entry.Body) != `{"n":2}` || !got.Entry.Snapshot.Sees(xid) {
 		t.Errorf("announced %+v", got)
 	}
 	w.ends(f.Handle(w.ctx, messages(missed("thing", "a", `{"min_xid":"3"}`))), nil)
@@ -130,7 +130,7 @@ func TestRolledBackTransactionsAreOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.ends(w.fills().Handle(w.ctx, messages(missed("thing", "a", `{"min_xid":"`+strconv.FormatUint(xid, 10)+`"}`))), nil)
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 }
 
 func TestRequestsAreKeptWhilePostgresIsAwayAndSomebodyMayWait(t *testing.T) {

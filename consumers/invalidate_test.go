@@ -31,11 +31,11 @@ func TestInvalidatorDropsWhatHasNotSeenTheChange(t *testing.T) {
 	batch := messages(changed("thing", "a", early), changed("thing", "a", early), changed("thing", "nobody", early))
 	w.ends(i.Handle(w.ctx, batch), nil, nil, nil)
 	w.wants("thing", "a", "")
-	w.wants("thing", "b", `{"n" : 1}`)
+	w.wants("thing", "b", `{"n":1}`)
 
 	w.fill("thing", "a")
 	w.ends(i.Handle(w.ctx, batch), nil, nil, nil)
-	w.wants("thing", "a", `{"n" : 2}`) // late and repeated: it has seen the change
+	w.wants("thing", "a", `{"n":2}`) // late and repeated: it has seen the change
 	if q := i.Staleness(); q.Count != 6 || q.P50 <= 0 || q.P999 > 60 {
 		t.Errorf("staleness %+v", q)
 	}
@@ -91,11 +91,11 @@ func TestEventOfAWholeViewFencesIt(t *testing.T) {
 	w.ends(i.Handle(w.ctx, messages(changed("thing", "", at))), nil)
 	for _, id := range []string{"a", "b"} {
 		w.wants("thing", id, "")
-		w.wants("slow", id, `{"n" : 1, "w" : ""}`)
+		w.wants("slow", id, `{"n":1,"w":""}`)
 	}
 	w.fill("thing", "a")
 	w.ends(i.Handle(w.ctx, messages(changed("thing", "", at))), nil)
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 }
 
 func TestInvalidatorRejectsWhatNoRepetitionHelps(t *testing.T) {

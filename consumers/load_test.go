@@ -34,10 +34,10 @@ func TestLoadReadsValueAndSnapshotTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(before.Body) != `{"n" : 1}` || before.Snapshot.Sees(xid) {
+	if string(before.Body) != `{"n":1}` || before.Snapshot.Sees(xid) {
 		t.Errorf("before the commit: %s, sees it: %v", before.Body, before.Snapshot.Sees(xid))
 	}
-	if string(after.Body) != `{"n" : 2}` || !after.Snapshot.Sees(xid) || after.Version.Compare(before.Version) <= 0 {
+	if string(after.Body) != `{"n":2}` || !after.Snapshot.Sees(xid) || after.Version.Compare(before.Version) <= 0 {
 		t.Errorf("after the commit: %s, sees it: %v, %s after %s", after.Body, after.Snapshot.Sees(xid), after.Version, before.Version)
 	}
 	if after.Version != after.Snapshot.Version() || after.Version.Epoch() == 0 {
@@ -68,9 +68,9 @@ views:
 	w.pool.Reset()
 	w.set("a", 7)
 	for _, c := range []struct{ view, key, want string }{
-		{"plain", "a", `{"n" : 7}`},
+		{"plain", "a", `{"n":7}`},
 		{"plain", "b", "absent"},
-		{"binary", "a", `{"n": 7}`},
+		{"binary", "a", `{"n":7}`},
 		{"text", "a", "error: not JSON"},
 		{"nothing", "a", "absent"},
 		{"two", "a", "error: more than one row"},
@@ -194,8 +194,8 @@ func TestMythicsViewsLoad(t *testing.T) {
 	w.exec(migrations.DemoTables())
 	w.exec(migrations.DemoRows())
 	for _, c := range []struct{ view, key, body, owner string }{
-		{"user_books", "user_1", `"total" : 3`, ""},
-		{"user_books", "nobody", `"total" : 0`, ""},
+		{"user_books", "user_1", `"total":3`, ""},
+		{"user_books", "nobody", `"total":0`, ""},
 		{"run_status", "RUN1", `"RUN1"`, "user_2"},
 	} {
 		loaded, err := w.loader.Load(w.ctx, w.view(c.view), c.key)

@@ -37,7 +37,7 @@ func TestPrecomputerLoadsWhatChangedOnce(t *testing.T) {
 	want := make([]error, len(batch))
 	want[len(want)-1] = stream.ErrReject
 	w.ends(p.Handle(w.ctx, batch), want...)
-	w.wants("thing", "a", `{"n" : 51}`)
+	w.wants("thing", "a", `{"n":51}`)
 	w.wants("thing", "b", "absent")
 	if n := w.loads(); n != 3 {
 		t.Errorf("%d loads, want one before the batch and one for each of two keys", n)
@@ -70,9 +70,9 @@ func TestPrecomputerComesBackAfterAnotherWhoReadBefore(t *testing.T) {
 	if _, err := w.store.Put(w.ctx, lease, cache.Fill{Version: loaded.Version, Snapshot: loaded.Snapshot, Body: loaded.Body}); err != nil {
 		t.Fatal(err)
 	}
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 	w.ends(p.Handle(w.ctx, late), nil)
-	w.wants("thing", "a", `{"n" : 2}`)
+	w.wants("thing", "a", `{"n":2}`)
 }
 
 func TestPrecomputerWaitsForAShortLease(t *testing.T) {
@@ -83,7 +83,7 @@ func TestPrecomputerWaitsForAShortLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.ends(w.precomputer(time.Minute).Handle(w.ctx, messages(changed("thing", "a", at))), nil)
-	w.wants("thing", "a", `{"n" : 1}`)
+	w.wants("thing", "a", `{"n":1}`)
 }
 
 // A newer change has an event of its own; it alone is worth a load.
@@ -138,7 +138,7 @@ func TestPrecomputerPausesWhilePostgresIsAwayAndInvalidationGoesOn(t *testing.T)
 		}
 		return nil
 	})
-	w.wants("thing", "a", `{"n" : 2}`)
+	w.wants("thing", "a", `{"n":2}`)
 }
 
 // After a failover loads may still go to the old primary, whose epoch is older

@@ -35,7 +35,7 @@ func TestRunEventsAreKeptOnceAndShown(t *testing.T) {
 	if n := w.text("SELECT count(*)::text FROM mythic_cache.run_events"); n != "2" {
 		t.Errorf("%s events are kept, want 2", n)
 	}
-	if body := w.body("run_status", "R"); !strings.Contains(body, `"scraping"`) || !strings.Contains(body, `"runId" : "R"`) {
+	if body := w.body("run_status", "R"); !strings.Contains(body, `"scraping"`) || !strings.Contains(body, `"runId":"R"`) {
 		t.Errorf("run_status reads as %s", body)
 	}
 	if n := w.loads(); n != 2 {
