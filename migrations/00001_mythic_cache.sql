@@ -6,18 +6,20 @@
 -- The number of the present run of xids. UNLOGGED: crash recovery, promotion and
 -- restore empty it, a clean restart keeps it. Without its row nothing may be
 -- cached, because a crash restart hands out again the xids of transactions whose
--- abort was never flushed.
+-- abort was never flushed. A dump holds the row all the same, and brings it back
+-- in a table of another oid, hence relation.
 CREATE UNLOGGED TABLE mythic_cache.epoch (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   epoch    bigint  NOT NULL CHECK (epoch BETWEEN 1 AND (1::bigint << 48) - 1),
   database oid     NOT NULL,
   system   bigint  NOT NULL,
-  timeline text    NOT NULL
+  timeline text    NOT NULL,
+  relation oid     NOT NULL
 );
 
 -- +goose StatementBegin
 -- The epoch that snapshots of this moment belong to; NULL where there is none
--- yet, where the row came from another database, cluster or timeline, and in
+-- yet, where the row came from another database, cluster, timeline or a dump, and in
 -- recovery (an unlogged table cannot be read there, hence no plain SQL).
 CREATE FUNCTION mythic_cache.current_epoch() RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -31,24 +33,9 @@ BEGIN
     WHERE e.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
       AND e.system = (SELECT c.system_identifier FROM pg_control_system() c)
       AND e.timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8)
+      AND e.relation = e.tableoid
   );
 END
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
--- Writes a new epoch, above the present one and at least the one asked for.
-CREATE FUNCTION mythic_cache.begin_epoch(at_least bigint) RETURNS bigint
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  INSERT INTO mythic_cache.epoch AS e (epoch, database, system, timeline)
-  SELECT greatest(at_least, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
-    (SELECT c.system_identifier FROM pg_control_system() c),
-    left(pg_walfile_name(pg_current_wal_lsn()), 8)
-  ON CONFLICT (only_row) DO UPDATE SET
-    epoch = greatest(excluded.epoch, e.epoch + 1),
-    database = excluded.database, system = excluded.system, timeline = excluded.timeline
-  RETURNING epoch
 $$;
 -- +goose StatementEnd
 
@@ -63,7 +50,8 @@ $$;
 -- +goose StatementEnd
 
 -- The outbox: what committed and has to reach the streams. Rows are inserted and
--- never updated or deleted; whole partitions are truncated, so nothing rots.
+-- never updated (but see begin_epoch) or deleted; whole partitions are truncated,
+-- so nothing rots.
 -- A row is one of four things:
 --   event_id set         an event of the app's, from publish()
 --   view and subject     a key of a view whose rows changed
@@ -117,6 +105,30 @@ CREATE TABLE mythic_cache.outbox_truncated (
 );
 INSERT INTO mythic_cache.outbox_truncated DEFAULT VALUES;
 
+-- +goose StatementBegin
+-- Writes a new epoch, above the present one and at least the one asked for.
+-- A restore brings rows of the outbox whose xids another cluster handed out. One
+-- that no snapshot of ours has seen yet would be new to the relay at every reading,
+-- until our own xids get there; such rows become rows of this transaction. What was
+-- truncated under other epochs concerns no position of this one.
+CREATE FUNCTION mythic_cache.begin_epoch(at_least bigint) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE mythic_cache.outbox SET xid = pg_current_xact_id()
+  WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot())
+    AND xid <> pg_current_xact_id();
+  UPDATE mythic_cache.outbox_truncated SET xid = NULL WHERE xid IS NOT NULL;
+  INSERT INTO mythic_cache.epoch AS e (epoch, database, system, timeline, relation)
+  SELECT greatest(at_least, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
+    (SELECT c.system_identifier FROM pg_control_system() c),
+    left(pg_walfile_name(pg_current_wal_lsn()), 8), 'mythic_cache.epoch'::regclass
+  ON CONFLICT (only_row) DO UPDATE SET
+    epoch = greatest(excluded.epoch, e.epoch + 1),
+    database = excluded.database, system = excluded.system, timeline = excluded.timeline, relation = excluded.relation
+  RETURNING epoch
+$$;
+-- +goose StatementEnd
+
 -- Where the relay was, now and then: what a truncation must have been behind for
 -- one whole retention.
 CREATE TABLE mythic_cache.positions (
@@ -157,6 +169,9 @@ BEGIN
   END IF;
   IF topic ~ '[:{} ]' THEN
     RAISE EXCEPTION 'topic % holds a colon, a brace or a space', quote_literal(left(topic, 64)) USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF topic IN ('dead', 'parked', 'position') THEN
+    RAISE EXCEPTION 'topic % is the name of something else beside the streams', quote_literal(topic) USING ERRCODE = 'invalid_parameter_value';
   END IF;
   IF octet_length(convert_to($1, 'UTF8')) > 512 OR octet_length(convert_to($2, 'UTF8')) > 512 THEN
     RAISE EXCEPTION 'type and subject may have 512 bytes each at most' USING ERRCODE = 'invalid_parameter_value';
@@ -389,6 +404,7 @@ DROP FUNCTION mythic_cache.join_key(text[]);
 DROP FUNCTION mythic_cache.publish(text, text, jsonb);
 DROP FUNCTION mythic_cache.ring();
 DROP TABLE mythic_cache.positions;
+DROP FUNCTION mythic_cache.begin_epoch(bigint);
 DROP TABLE mythic_cache.outbox_truncated;
 DROP TABLE mythic_cache.outbox;
 DROP FUNCTION mythic_cache.current_slot();
@@ -396,6 +412,5 @@ DROP SEQUENCE mythic_cache.awake_until;
 DROP SEQUENCE mythic_cache.outbox_slot;
 DROP SEQUENCE mythic_cache.outbox_id;
 DROP FUNCTION mythic_cache.version_text(bigint, pg_snapshot);
-DROP FUNCTION mythic_cache.begin_epoch(bigint);
 DROP FUNCTION mythic_cache.current_epoch();
 DROP TABLE mythic_cache.epoch;

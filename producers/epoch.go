@@ -20,6 +20,11 @@ var epochSQL string
 // errStandby says that the server is no primary, or not yet.
 var errStandby = errors.New("the server is in recovery, and only a primary's snapshots can be compared")
 
+// errSuperseded says that another relay took over on another primary, after a
+// failover that left ours running, say. To begin an epoch here would let what ours
+// says pass for newer than what the other says, and the other would do the same.
+var errSuperseded = errors.New("another primary has taken over; if this one is right, begin an epoch by hand")
+
 // present is the state of the database as a position must fit it.
 type present struct {
 	epoch     uint64 // 0: none has begun

@@ -87,7 +87,7 @@ func (l *lead) run(ctx context.Context) (err error) {
 func isPostgres(err error) bool {
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
-	return errors.As(err, &refused) || errors.As(err, &connect) || errors.Is(err, errStandby)
+	return errors.As(err, &refused) || errors.As(err, &connect) || errors.Is(err, errStandby) || errors.Is(err, errSuperseded)
 }
 
 // sitOut waits while Redis is away, full or slow. The rows wait in the outbox.
@@ -122,6 +122,11 @@ func (l *lead) settle(ctx context.Context) error {
 		why = whyAbsent
 	case err != nil:
 		why = whyUnread
+	}
+	// This process led under the epoch that is still in force here, and now there
+	// is a higher one in Redis: it was begun on another primary.
+	if now.epoch != 0 && now.epoch == l.relay.led && at.epoch > now.epoch {
+		return fmt.Errorf("%w: epoch %d is below Redis's, %d", errSuperseded, now.epoch, at.epoch)
 	}
 	// A database that is behind its own position was restored: its xids from
 	// there on are handed out a second time.
@@ -159,6 +164,7 @@ func (l *lead) settle(ctx context.Context) error {
 		return err
 	}
 	l.placed, l.from, l.confirmed = next, next, false
+	l.relay.led = next.epoch
 	l.beat, l.ensured = time.Now(), time.Now()
 	l.relay.metrics.leader.Set(1)
 	l.relay.set(func(s *RelayState) { s.Leader, s.Position = true, next.String() })

@@ -70,6 +70,8 @@ type Relay struct {
 	mu    sync.Mutex
 	state RelayState
 	why   error // nothing is being sent because of it
+
+	led uint64 // the epoch under which it last led; Run's alone
 }
 
 // NewRelay checks the options. Neither server needs to be up.
@@ -150,13 +152,8 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 		defer cancel()
 		err = errors.Join(err, conn.Close(closing))
 	}()
-	// The planner has no statistics of an outbox that is empty at most times, and
-	// must never think that reading all of it is cheap.
-	settings := fmt.Sprintf(`SET application_name = '%s'; SET default_transaction_isolation = 'read committed'; SET synchronous_commit = off;
-		SET idle_session_timeout = %d; SET statement_timeout = %d; SET timezone = 'UTC'; SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off`,
-		applicationName, sessionTimeout.Milliseconds(), statementBound.Milliseconds())
-	if _, err := conn.Exec(ctx, settings); err != nil {
-		return fmt.Errorf("set up the session: %w", err)
+	if err := setUp(ctx, conn); err != nil {
+		return err
 	}
 	if err := r.standBy(ctx, conn); err != nil {
 		return err
@@ -166,6 +163,20 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 	l := &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
 		rotation: rotation{conn: conn, retention: r.o.Retention, lockWait: truncateWait}}
 	return l.run(ctx)
+}
+
+// setUp gives a session the settings that the relay relies on. A process that is
+// stopped loses its session, and with it the lead, in a transaction as well.
+func setUp(ctx context.Context, conn *pgx.Conn) error {
+	// The planner has no statistics of an outbox that is empty at most times, and
+	// must never think that reading all of it is cheap.
+	settings := fmt.Sprintf(`SET application_name = '%[1]s'; SET default_transaction_isolation = 'read committed'; SET synchronous_commit = off;
+		SET idle_session_timeout = %[2]d; SET idle_in_transaction_session_timeout = %[2]d; SET statement_timeout = %[3]d; SET timezone = 'UTC'; SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off`,
+		applicationName, sessionTimeout.Milliseconds(), statementBound.Milliseconds())
+	if _, err := conn.Exec(ctx, settings); err != nil {
+		return fmt.Errorf("set up the session: %w", err)
+	}
+	return nil
 }
 
 // standBy returns once the session holds the leader's lock. It asks again and

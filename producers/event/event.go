@@ -72,8 +72,12 @@ func (e Event) Topic() string { return TopicOf(e.Type) }
 // subjectless are the types that mean something without a subject.
 var subjectless = []string{AIRequested, AIAnswered, AIForget, SessionCreated, SessionRevoked}
 
+// taken are names of what else lives beside the streams (see stream.Keys): an
+// event of such a topic would stop the relay, whose position is no stream.
+var taken = []string{"dead", "parked", "position"}
+
 // Validate reports, wrapping ErrMalformed, what makes the event unfit to travel:
-// no type or one without a topic, a missing subject (table events without one
+// no type, none or a taken topic in it, a missing subject (table events without one
 // concern their whole view and must name it), a field that is too long or not
 // UTF-8, data that is not JSON.
 func (e Event) Validate() error {
@@ -94,6 +98,9 @@ func (e Event) Validate() error {
 	}
 	if strings.ContainsAny(topic, ":{} ") {
 		return fmt.Errorf("%w: topic %q holds a colon, a brace or a space", ErrMalformed, topic)
+	}
+	if slices.Contains(taken, topic) {
+		return fmt.Errorf("%w: topic %q is the name of something else beside the streams", ErrMalformed, topic)
 	}
 	if e.Subject == "" && e.View == "" && !slices.Contains(subjectless, e.Type) {
 		return fmt.Errorf("%w: %s needs a subject", ErrMalformed, e.Type)
