@@ -199,5 +199,14 @@ func (p *program) logger(c *config) zerolog.Logger {
 	if c.LogFormat == "console" {
 		out = zerolog.ConsoleWriter{Out: p.stderr, TimeFormat: "15:04:05.000"}
 	}
-	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+	return zerolog.New(out).Level(level).Hook(stamp{})
+}
+
+// stamp gives each line its time in milliseconds; zerolog's own is in seconds
+// unless a package variable of its is changed.
+type stamp struct{}
+
+// Run implements zerolog.Hook.
+func (stamp) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
+	e.Str(zerolog.TimestampFieldName, time.Now().UTC().Format("2006-01-02T15:04:05.000Z07:00"))
 }
