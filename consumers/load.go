@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -118,31 +119,38 @@ func (l *Loader) load(ctx context.Context, v *view.View, key string) (Loaded, er
 }
 
 // loadOf returns the one statement that reads a key, its snapshot and its epoch.
-// A key that has not the view's number of parts has no row.
+// A key that has not the view's number of parts has no row. Nor has one that
+// PostgreSQL spells differently, such as 007 for a number: changes of the row name
+// it as PostgreSQL does, so under another name it would outlive them.
 func loadOf(v *view.View, key string, into *Loaded) query {
 	parts, ok := view.SplitKey(key, len(v.Key))
 	args := make([]any, len(parts))
 	for i, part := range parts {
 		args[i] = part
 	}
-	load := v.Load
+	// FROM comes first in analysis, so the load decides of which type a part is.
+	load, spelt := v.Load, make([]string, len(parts))
+	for i := range parts {
+		spelt[i] = fmt.Sprintf("$%d::text", i+1)
+	}
 	if !ok || key == "" {
-		load, args = "SELECT NULL::json WHERE false", nil
+		load, args, spelt = "SELECT NULL::json WHERE false", nil, nil
 	}
 	return query{
 		sql: `SELECT pg_current_snapshot()::text, mythic_cache.current_epoch()::text,
-			pg_current_xact_id_if_assigned() IS NULL, pg_is_in_recovery(), l.*
+			pg_current_xact_id_if_assigned() IS NULL, pg_is_in_recovery(),
+			ARRAY[` + strings.Join(spelt, ", ") + `]::text[], l.*
 			FROM (SELECT) one LEFT JOIN (SELECT true, l.* FROM (
 			` + load + `
 			) l LIMIT 2) l ON true`,
 		args: args,
-		scan: into.scan,
+		scan: func(rows pgx.Rows) error { return into.scan(rows, key) },
 	}
 }
 
 // scan reads the rows of a load: one that has at least the document, and the
 // owner where the view has owners.
-func (l *Loaded) scan(rows pgx.Rows) error {
+func (l *Loaded) scan(rows pgx.Rows, key string) error {
 	if !rows.Next() {
 		return cmp.Or(rows.Err(), errors.New("the load gave no row at all"))
 	}
@@ -151,7 +159,8 @@ func (l *Loaded) scan(rows pgx.Rows) error {
 	var pure, recovery bool
 	var found *bool
 	var body []byte
-	columns := []any{&snapshot, &epoch, &pure, &recovery, &found, &body}
+	var spelt []string
+	columns := []any{&snapshot, &epoch, &pure, &recovery, &spelt, &found, &body}
 	for _, column := range rows.FieldDescriptions()[len(columns):] {
 		if column.Name != "owner" || l.Owned {
 			return fmt.Errorf("the load has a column %s; there are the document and, behind it, owner", column.Name)
@@ -169,7 +178,7 @@ func (l *Loaded) scan(rows pgx.Rows) error {
 		return err
 	}
 	// A row without a document is no row; an owner that is NULL is none.
-	l.Found = found != nil && body != nil
+	l.Found = found != nil && body != nil && view.JoinKey(spelt...) == key
 	l.Owned = l.Found && owner != nil
 	if l.Found {
 		// PostgreSQL puts spaces between, which would be stored and sent each time.
