@@ -55,13 +55,9 @@ func (p *program) withDeadLetters(do func(*stream.DeadLetters) error) error {
 	if err != nil {
 		return err
 	}
-	target, err := parseRedisURL(c.RedisURL)
+	client, err := c.redisClient()
 	if err != nil {
-		return fmt.Errorf("REDIS_URL: %w", err)
-	}
-	client, err := target.dial(nil)
-	if err != nil {
-		return fmt.Errorf("REDIS_URL: %w", err)
+		return err
 	}
 	defer client.Close()
 	return do(stream.NewDeadLetters(client, stream.NewKeys(c.Prefix)))

@@ -85,13 +85,9 @@ func (c *config) examineSettings() []finding {
 }
 
 func (c *config) examineRedis(ctx context.Context) []finding {
-	target, err := parseRedisURL(c.RedisURL)
+	client, err := c.redisClient()
 	if err != nil {
-		return []finding{{true, "REDIS_URL " + err.Error(), "correct it"}}
-	}
-	client, err := target.dial(nil)
-	if err != nil {
-		return []finding{{true, "Redis: " + err.Error(), "correct REDIS_URL"}}
+		return []finding{{true, err.Error(), "correct it"}}
 	}
 	defer client.Close()
 	info, err := client.InfoMap(ctx, "server", "memory", "persistence", "cluster").Result()

@@ -19,13 +19,9 @@ type epochBump struct{}
 // Run begins a new epoch and prints it.
 func (epochBump) Run(ctx context.Context, p *program) error {
 	return p.withDatabase(ctx, func(c *config, conn *pgx.Conn) error {
-		target, err := parseRedisURL(c.RedisURL)
+		client, err := c.redisClient()
 		if err != nil {
-			return fmt.Errorf("REDIS_URL: %w", err)
-		}
-		client, err := target.dial(nil)
-		if err != nil {
-			return fmt.Errorf("REDIS_URL: %w", err)
+			return err
 		}
 		defer client.Close()
 		epoch, err := producers.BumpEpoch(ctx, conn, client, stream.NewKeys(c.Prefix))

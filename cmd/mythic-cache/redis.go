@@ -49,6 +49,16 @@ func withoutPassword(err error, u *url.URL) string {
 	return said
 }
 
+// redisClient makes the one client of a command that needs no more, which the
+// caller closes.
+func (c *config) redisClient() (redis.UniversalClient, error) {
+	target, err := parseRedisURL(c.RedisURL)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	return target.dial(nil)
+}
+
 // dial makes one component's own client; onConnect runs on each of its new
 // connections.
 func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
