@@ -3,6 +3,7 @@ package testserver
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"syscall"
@@ -51,6 +52,12 @@ func (r *Redis) Start(ctx context.Context) error {
 		"--appendonly", "yes", "--save", "", "--enable-debug-command", "yes",
 	}, r.args...)
 	ready := func(ctx context.Context) error {
+		// The client would say that nobody listens yet, and wait for long.
+		port, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", r.Port))
+		if err != nil {
+			return err
+		}
+		port.Close()
 		client := redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", r.Port), MaxRetries: -1, DisableIdentity: true})
 		defer client.Close()
 		// While it loads its data it answers nothing but an error.

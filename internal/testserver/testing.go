@@ -41,16 +41,6 @@ func runMain(m *testing.M, shared **Postgres) int {
 	return m.Run()
 }
 
-// tempDir makes a directory that another user may pass through, as the one that
-// PostgreSQL runs as under root must.
-func tempDir() (string, error) {
-	dir, err := os.MkdirTemp("", "mythic-cache-test-")
-	if err != nil {
-		return "", fmt.Errorf("make a temporary directory: %w", err)
-	}
-	return dir, os.Chmod(dir, 0o755)
-}
-
 // NewPostgres starts a cluster of the test's own, for tests that crash it.
 func NewPostgres(t testing.TB, settings map[string]string) *Postgres {
 	t.Helper()
