@@ -206,7 +206,7 @@ func TestRedisFullAndRoomAgain(t *testing.T) {
 	r, _ := b.relay()
 	b.exec(`SELECT mythic_cache.publish('run.started', 'before')`)
 	b.sync()
-	if err := b.client.ConfigSet(t.Context(), "maxmemory", "1mb").Err(); err != nil {
+	if err := b.client.ConfigSet(t.Context(), "maxmemory", "512kb").Err(); err != nil {
 		t.Fatal(err)
 	}
 	b.exec(`SELECT mythic_cache.publish('run.started', 'r' || n) FROM generate_series(1, 500) n`)
