@@ -273,7 +273,8 @@ func inTransaction(ctx context.Context, conn *pgx.Conn, do func(pgx.Tx) error) e
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(installLock)); err != nil {
 			return fmt.Errorf("wait for another installation: %w", err)
 		}
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+		// Times are told as in loads: the keys of owners are made here, too.
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'"); err != nil {
 			return fmt.Errorf("bound the wait for locks: %w", err)
 		}
 		return do(tx)

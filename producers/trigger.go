@@ -12,6 +12,11 @@ import (
 // quote delimits the bodies of generated functions.
 const quote = "$mythic_cache$"
 
+// asLoads are the settings that loads have too. A mapping that makes a day of a time
+// must come to the day that the load comes to, and spell it so, whatever the session
+// of the app has set.
+const asLoads = " SET timezone = 'UTC' SET datestyle = 'ISO'"
+
 // slice is how many join records one outbox row carries at most.
 const slice = 1000
 
@@ -51,12 +56,12 @@ func (c capture) remapName(path string) string {
 // may do there what the relay's own session forbids.
 func (c capture) remapSQL(path string) string {
 	return fmt.Sprintf(`CREATE OR REPLACE FUNCTION mythic_cache.%s(jsonb) RETURNS SETOF text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = %s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = %s%s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
 WITH changed AS (SELECT * FROM jsonb_populate_recordset(NULL::%s, $1))
 SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
 %s
 ) AS m (%s)) AS m WHERE m.key <> ''
-%s`, ident(c.remapName(path)), fixed(path), quote, c.mapped, keyOf(c.parts), c.sql, columns(c.parts), quote)
+%s`, ident(c.remapName(path)), fixed(path), asLoads, quote, c.mapped, keyOf(c.parts), c.sql, columns(c.parts), quote)
 }
 
 // functionSQL is the trigger function of one table and one kind of statement. It
@@ -65,7 +70,7 @@ SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
 func (w *watched) functionSQL(op operation, path string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `CREATE OR REPLACE FUNCTION mythic_cache.%s() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = %s AS %s
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = %s%s AS %s
 #variable_conflict use_column
 DECLARE
   mc_keys    text[];
@@ -74,7 +79,7 @@ DECLARE
   mc_why     jsonb;
   mc_written boolean := false;
 BEGIN
-`, ident(w.functionName(op.name)), fixed(path), quote)
+`, ident(w.functionName(op.name)), fixed(path), asLoads, quote)
 	if op.event == "TRUNCATE" {
 		for _, c := range w.captures {
 			fmt.Fprintf(&b, "  mc_written := mythic_cache.capture(%s, %s, NULL, NULL, NULL, '{\"truncated\": true}') OR mc_written;\n",
