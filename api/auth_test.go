@@ -53,7 +53,6 @@ func TestTokens(t *testing.T) {
 		"empty":               "Bearer ",
 		"garbage":             "Bearer x.y.z",
 		"expired":             with(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Second).Unix() }),
-		"without exp":         with(func(c jwt.MapClaims) { delete(c, "exp") }),
 		"exp that is a text":  with(func(c jwt.MapClaims) { c["exp"] = "never" }),
 		"not yet valid":       with(func(c jwt.MapClaims) { c["nbf"] = time.Now().Add(time.Hour).Unix() }),
 		"another issuer":      with(func(c jwt.MapClaims) { c["iss"] = "https://evil.example" }),
@@ -115,6 +114,20 @@ func TestARememberedTokenExpires(t *testing.T) {
 	}
 	if _, ok := tokens.recall(text, time.Now()); ok {
 		t.Error("a token that nobody showed for long is still remembered")
+	}
+}
+
+// A signer may make tokens that do not end.
+func TestATokenWithoutExpIsGood(t *testing.T) {
+	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{Subject: "user_1"}).SignedString([]byte(jwtSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := newTokens(AuthOptions{JWTSecret: jwtSecret})
+	for range 2 { // verified, then remembered
+		if c, err := tokens.caller(text); err != nil || c.user != "user_1" {
+			t.Errorf("%+v %v", c, err)
+		}
 	}
 }
 

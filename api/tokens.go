@@ -37,7 +37,6 @@ func newTokens(o AuthOptions) *tokens {
 	// shared secret.
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
-		jwt.WithExpirationRequired(),
 		jwt.WithStrictDecoding(),
 	}
 	if o.Issuer != "" {
@@ -66,7 +65,12 @@ func (t *tokens) caller(token string) (caller, error) {
 		return caller{}, unauthorized("invalid_token", "the token has no usable subject")
 	}
 	c := userCaller(claims.Subject)
-	t.remember(token, verified{caller: c, until: claims.ExpiresAt.Time}, now)
+	// Whether a token ends is for its signer to say (RFC 7519, 4.1.4).
+	until := now.Add(maxRemembered)
+	if claims.ExpiresAt != nil {
+		until = claims.ExpiresAt.Time
+	}
+	t.remember(token, verified{caller: c, until: until}, now)
 	return c, nil
 }
 
