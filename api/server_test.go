@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,8 +57,26 @@ func TestKeysComeFromThePathAsTheyAre(t *testing.T) {
 	}
 }
 
+// journal is a log that requests may still write to while it is read.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
 func TestAPanicStaysInside(t *testing.T) {
-	var logged bytes.Buffer
+	var logged journal
 	w := begin(t, func(o *Options) { o.Log = zerolog.New(&logged) })
 	recorded := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "/livez", http.NoBody)
