@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,8 +114,13 @@ func (f *feed) orphaned(ctx context.Context) ([]string, error) {
 
 // claimTopic takes over what is pending in a topic, of one consumer or of any,
 // untouched for so long, and not in flight here.
+//
+// What has been delivered half as often as an event may be, and never answered, may
+// be what kills those who handle it. Such entries are taken over last, one after the
+// other: in one batch, each death would count as a delivery of all of them.
 func (f *feed) claimTopic(ctx context.Context, topic, consumer string, idle time.Duration) error {
 	stream, start := f.keys.Topic(topic), "-"
+	var suspects []redis.XPendingExt
 	for f.slots.wait(ctx) {
 		page := f.room()
 		pending, err := f.client.XPendingExt(ctx, &redis.XPendingExtArgs{
@@ -127,36 +133,71 @@ func (f *feed) claimTopic(ctx context.Context, topic, consumer string, idle time
 		deliveries := map[string]int{}
 		var ids []string
 		for _, p := range pending {
-			if !f.flight.has(topic, p.ID) {
+			switch {
+			case f.flight.has(topic, p.ID):
+			case consumer == "" && int(p.RetryCount) >= max(f.o.maxDeliveries/2, 2):
+				suspects = append(suspects, p)
+			default:
 				ids = append(ids, p.ID)
 				deliveries[p.ID] = int(p.RetryCount) + 1
 			}
 		}
-		if len(ids) > 0 {
-			// Whoever else claims them at this moment makes them young, so that
-			// one of us gets each. Not ctx: what is claimed must be handed back.
-			claimed, err := f.client.XClaim(context.WithoutCancel(ctx), &redis.XClaimArgs{
-				Stream: stream, Group: f.o.group, Consumer: f.o.name, MinIdle: idle, Messages: ids,
-			}).Result()
-			if err != nil && !errors.Is(err, redis.Nil) {
-				return fmt.Errorf("claim entries of %s: %w", topic, err)
-			}
-			ds := make([]*delivery, 0, len(claimed))
-			for _, m := range claimed {
-				ds = append(ds, &delivery{topic: topic, id: m.ID, values: m.Values, deliveries: deliveries[m.ID]})
-			}
-			if len(ds) > 0 {
-				f.o.metrics.claimed(f.o.group, topic, len(ds))
-				f.o.log.Info().Str("topic", topic).Int("entries", len(ds)).Msg("took over pending entries")
-				f.admit(ctx, ds)
-			}
+		if _, err := f.takeOver(ctx, topic, idle, ids, deliveries); err != nil {
+			return err
 		}
 		if len(pending) < page {
-			return nil
+			return f.takeOverAlone(ctx, topic, idle, suspects)
 		}
 		start = "(" + pending[len(pending)-1].ID
 	}
 	return ctx.Err()
+}
+
+// takeOver claims entries and delivers those that it got.
+func (f *feed) takeOver(ctx context.Context, topic string, idle time.Duration, ids []string, deliveries map[string]int) ([]*delivery, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	// Whoever else claims them at this moment makes them young, so that
+	// one of us gets each. Not ctx: what is claimed must be handed back.
+	claimed, err := f.client.XClaim(context.WithoutCancel(ctx), &redis.XClaimArgs{
+		Stream: f.keys.Topic(topic), Group: f.o.group, Consumer: f.o.name, MinIdle: idle, Messages: ids,
+	}).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("claim entries of %s: %w", topic, err)
+	}
+	ds := make([]*delivery, 0, len(claimed))
+	for _, m := range claimed {
+		ds = append(ds, &delivery{topic: topic, id: m.ID, values: m.Values, deliveries: deliveries[m.ID], over: make(chan struct{})})
+	}
+	if len(ds) > 0 {
+		f.o.metrics.claimed(f.o.group, topic, len(ds))
+		f.o.log.Info().Str("topic", topic).Int("entries", len(ds)).Msg("took over pending entries")
+		f.admit(ctx, slices.Clone(ds))
+	}
+	return ds, nil
+}
+
+// takeOverAlone takes over one entry after the other, each when the one before it
+// is no longer in flight.
+func (f *feed) takeOverAlone(ctx context.Context, topic string, idle time.Duration, suspects []redis.XPendingExt) error {
+	for _, p := range suspects {
+		if !f.slots.wait(ctx) || !f.gate.wait(ctx) {
+			return ctx.Err()
+		}
+		ds, err := f.takeOver(ctx, topic, idle, []string{p.ID}, map[string]int{p.ID: int(p.RetryCount) + 1})
+		if err != nil {
+			return err
+		}
+		for _, d := range ds {
+			select {
+			case <-d.over:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // sweep takes consumers out of the group that are long gone.

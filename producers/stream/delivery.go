@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,16 @@ type delivery struct {
 	touched time.Time             // last sign of life in Redis; guarded by flight
 
 	settling bool // its answer is being written; guarded by flight
+
+	over  chan struct{} // closed when it is no longer in flight; nil where nobody waits for that
+	ended sync.Once
+}
+
+// end tells who waits that the delivery is no longer in flight.
+func (d *delivery) end() {
+	if d.over != nil {
+		d.ended.Do(func() { close(d.over) })
+	}
 }
 
 func (d *delivery) ref() ref { return ref{topic: d.topic, id: d.id} }

@@ -31,6 +31,7 @@ func (f *flight) add(ds []*delivery) []*delivery {
 	fresh := ds[:0]
 	for _, d := range ds {
 		if known := f.m[d.ref()]; known != nil && !known.settling {
+			d.end()
 			continue
 		}
 		d.touched = now
@@ -43,6 +44,7 @@ func (f *flight) add(ds []*delivery) []*delivery {
 func (f *flight) remove(d *delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	d.end()
 	if f.m[d.ref()] == d {
 		delete(f.m, d.ref())
 	}
