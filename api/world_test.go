@@ -103,7 +103,7 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 			return nil, err
 		}
 		o.OnConnect, o.ContextTimeoutEnabled = onConnect, true
-		o.MaxRetries, o.DialTimeout = -1, time.Second
+		o.MaxRetries, o.DialerRetries, o.DialTimeout = -1, 1, time.Second
 		return redis.NewClient(o), nil
 	}, cache.Options{StaleFor: time.Minute})
 	if err != nil {
