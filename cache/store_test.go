@@ -36,7 +36,7 @@ func dial(r *testserver.Redis) cache.Dial {
 		if err != nil {
 			return nil, err
 		}
-		o.OnConnect = onConnect
+		o.OnConnect, o.DialerRetries = onConnect, 1
 		o.ContextTimeoutEnabled = true
 		o.PoolSize = 20
 		return redis.NewClient(o), nil

@@ -142,7 +142,7 @@ func (b *bed) dial(url string) stream.Dial {
 		if err != nil {
 			return nil, err
 		}
-		o.OnConnect = onConnect
+		o.OnConnect, o.DialerRetries = onConnect, 1 // the relay tries again by itself
 		return redis.NewClient(o), nil
 	}
 }
