@@ -91,9 +91,13 @@ func (i *Invalidator) Handle(ctx context.Context, messages []*message.Message) [
 	return b.result()
 }
 
-// collect adds what one event asks for. An event of a view that this process
-// does not know, or of a type that no view names, asks for nothing: another
-// release has sent it, or it is in the topic for somebody else.
+// collect adds what one event asks for. An event of a type that no view names asks
+// for nothing: it is in the topic for somebody else. A view that this process does
+// not know is invalidated all the same:
+//
+//  1. a process of a newer release, which has the view, fills an entry;
+//  2. a row of it changes, and the event reaches this process, not yet replaced;
+//  3. were it done with nothing, no other process of the group would get it.
 func (i *Invalidator) collect(all *changes, place int, e event.Event) error {
 	if e.View == "" {
 		for _, v := range i.views.ForEvent(e.Type) {
@@ -101,14 +105,17 @@ func (i *Invalidator) collect(all *changes, place int, e event.Event) error {
 		}
 		return nil
 	}
-	v, ok := i.views.Lookup(e.View)
-	if !ok {
-		i.log.Debug().Str("view", e.View).Str("type", e.Type).Msg("event of an unknown view")
-		return nil
-	}
 	at, err := versionOf(e)
 	if err != nil {
 		return err
+	}
+	v, ok := i.views.Lookup(e.View)
+	if !ok {
+		i.log.Debug().Str("view", e.View).Str("type", e.Type).Msg("event of an unknown view")
+		if at.IsZero() || !view.ValidName(e.View) {
+			return nil
+		}
+		v = &view.View{Name: e.View} // an entry's name needs no more
 	}
 	if e.Subject != "" {
 		all.key(cache.Change{View: v, Key: e.Subject, Version: at}, place)

@@ -52,6 +52,11 @@ func (m Mapping) Topic() string {
 	return strings.Trim(name, `"`)
 }
 
+// ValidName reports whether a view may have that name.
+func ValidName(name string) bool {
+	return viewName.MatchString(name) && len(name) <= 63 && !reservedView(name)
+}
+
 // HTTP says where a view is served.
 type HTTP struct {
 	Path string // a net/http pattern without method, such as /status/{run_id}
