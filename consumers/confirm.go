@@ -132,6 +132,8 @@ func (c *Confirmer) all(confirmed map[string]string, runID string) bool {
 func (c *Confirmer) caughtUp(ctx context.Context) (bool, error) {
 	all := true
 	for group, topics := range c.o.Groups {
+		// Before Redis tells their ages, so that none seems younger than it is.
+		asked := time.Now()
 		states, err := stream.Groups(ctx, c.store.Client(), c.o.Keys, topics)
 		if err != nil {
 			return false, fmt.Errorf("look at the groups: %w", err)
@@ -143,7 +145,7 @@ func (c *Confirmer) caughtUp(ctx context.Context) (bool, error) {
 			}
 		}
 		for _, topic := range topics {
-			ok, err := c.caughtUpWith(ctx, group, topic, known)
+			ok, err := c.caughtUpWith(ctx, group, topic, known, asked.Sub(c.since))
 			if err != nil {
 				return false, err
 			}
@@ -153,7 +155,7 @@ func (c *Confirmer) caughtUp(ctx context.Context) (bool, error) {
 	return all, nil
 }
 
-func (c *Confirmer) caughtUpWith(ctx context.Context, group, topic string, known map[string]stream.GroupState) (bool, error) {
+func (c *Confirmer) caughtUpWith(ctx context.Context, group, topic string, known map[string]stream.GroupState, since time.Duration) (bool, error) {
 	id := [2]string{group, topic}
 	if c.caught[id] {
 		return true, nil
@@ -170,7 +172,7 @@ func (c *Confirmer) caughtUpWith(ctx context.Context, group, topic string, known
 		return n == 0, nil
 	}
 	idle := state.Lag == 0 && state.Pending == 0
-	younger := state.OldestPending > 0 && state.OldestPending < time.Since(c.since)
+	younger := state.OldestPending > 0 && state.OldestPending < since
 	c.caught[id] = state.Parked == 0 && (idle || younger)
 	return c.caught[id], nil
 }

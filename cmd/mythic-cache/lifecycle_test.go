@@ -31,14 +31,21 @@ func (s *stopsOf) stage(name string, takes time.Duration) *stage {
 	return st
 }
 
+// stopped returns what has ended so far.
+func (s *stopsOf) stopped() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.names)
+}
+
 func TestStagesStopInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stops stopsOf
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		err := runStages(ctx, zerolog.Nop(), stops.stage("producers", 3*time.Second), stops.stage("consumers", 2*time.Second), stops.stage("api", 0))
-		if err != nil || !slices.Equal(stops.names, []string{"producers", "consumers", "api"}) {
-			t.Errorf("stopped %v, %v", stops.names, err)
+		if err != nil || !slices.Equal(stops.stopped(), []string{"producers", "consumers", "api"}) {
+			t.Errorf("stopped %v, %v", stops.stopped(), err)
 		}
 	})
 }
@@ -49,8 +56,8 @@ func TestAFailingTaskStopsAll(t *testing.T) {
 		broken := &stage{name: "producers", patience: time.Second}
 		boom := errors.New("boom")
 		broken.add("relay", func(context.Context) error { return boom })
-		if err := runStages(t.Context(), zerolog.Nop(), broken, stops.stage("api", 0)); !errors.Is(err, boom) || len(stops.names) != 1 {
-			t.Errorf("err %v, stopped %v", err, stops.names)
+		if err := runStages(t.Context(), zerolog.Nop(), broken, stops.stage("api", 0)); !errors.Is(err, boom) || len(stops.stopped()) != 1 {
+			t.Errorf("err %v, stopped %v", err, stops.stopped())
 		}
 	})
 }
@@ -63,8 +70,8 @@ func TestAStageThatHangsIsLeft(t *testing.T) {
 		begun := time.Now()
 		hanging := stops.stage("consumers", time.Minute)
 		err := runStages(ctx, zerolog.Nop(), hanging, stops.stage("api", 0))
-		if !errors.Is(err, errLeft) || time.Since(begun) != 10*time.Second || !slices.Equal(stops.names, []string{"api"}) {
-			t.Errorf("err %v after %s, stopped %v", err, time.Since(begun), stops.names)
+		if !errors.Is(err, errLeft) || time.Since(begun) != 10*time.Second || !slices.Equal(stops.stopped(), []string{"api"}) {
+			t.Errorf("err %v after %s, stopped %v", err, time.Since(begun), stops.stopped())
 		}
 		time.Sleep(time.Minute) // let the hanging task end, as the bubble demands
 	})
