@@ -62,17 +62,18 @@ func (c *config) redisClient() (redis.UniversalClient, error) {
 // dial makes one component's own client; onConnect runs on each of its new
 // connections.
 func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
+	// A Redis that is away is told of at once: whoever needs it tries again itself.
 	const dialTimeout, poolTimeout = 2 * time.Second, 2 * time.Second
 	if t.failover != nil {
 		o := *t.failover
 		o.OnConnect = onConnect
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
-		o.DialTimeout, o.PoolTimeout = dialTimeout, poolTimeout
+		o.DialTimeout, o.PoolTimeout, o.DialerRetries = dialTimeout, poolTimeout, 1
 		return redis.NewFailoverClient(&o), nil
 	}
 	o := *t.single
 	o.OnConnect = onConnect
 	o.ContextTimeoutEnabled, o.DisableIdentity = true, true
-	o.DialTimeout, o.PoolTimeout = dialTimeout, poolTimeout
+	o.DialTimeout, o.PoolTimeout, o.DialerRetries = dialTimeout, poolTimeout, 1
 	return redis.NewClient(&o), nil
 }
