@@ -165,7 +165,19 @@ func verifyKey(ctx context.Context, store *cache.Store, loader *Loader, v *view.
 // outbox holds a change of the key, of its whole view, or one whose keys are yet
 // to be found, that an entry of that snapshot has not seen.
 func (l *Loader) truth(ctx context.Context, v *view.View, key string, seen version.Snapshot) (truth Loaded, coming bool, err error) {
-	err = l.read(ctx, repeatableRead, loadOf(v, key, &truth), query{
+	coming, err = l.compare(ctx, v, key, key, seen, &truth)
+	if badKey(err) {
+		// As in load: no row can have such a key, and an entry that says so is right.
+		truth = Loaded{}
+		coming, err = l.compare(ctx, v, "", key, seen, &truth)
+	}
+	return truth, coming, err
+}
+
+// compare loads one key, and looks in the same snapshot for changes of another
+// that are on their way: the two differ where no row can have the key.
+func (l *Loader) compare(ctx context.Context, v *view.View, load, key string, seen version.Snapshot, truth *Loaded) (coming bool, err error) {
+	err = l.read(ctx, repeatableRead, loadOf(v, load, truth), query{
 		sql: `SELECT EXISTS (
 			SELECT FROM mythic_cache.outbox o
 			WHERE o.view = $1 AND (o.subject = $2 OR o.subject IS NULL OR o.joins IS NOT NULL)
@@ -178,7 +190,7 @@ func (l *Loader) truth(ctx context.Context, v *view.View, key string, seen versi
 			return err
 		},
 	})
-	return truth, coming, err
+	return coming, err
 }
 
 // difference says in what an entry differs from the truth, "" where in nothing.

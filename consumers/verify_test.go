@@ -58,6 +58,22 @@ func TestVerifyTellsBehindFromWrong(t *testing.T) {
 	}
 }
 
+// Whoever asks may send a key that is no value of the column's type. That there
+// is no such row is cached, and is no reason to end the audit.
+func TestVerifyOfAKeyThatNoRowCanHave(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, `
+views:
+  number: {key: [n], load: "SELECT to_json(id) FROM things WHERE n = $1"}
+`)
+	w.set("a", 1)
+	w.fill("number", "1")
+	w.fill("number", "one")
+	if audit := w.verify(VerifyOptions{}); audit.Checked != 2 || audit.Fresh != 2 {
+		t.Errorf("%+v", audit)
+	}
+}
+
 func TestVerifySamples(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
