@@ -66,10 +66,12 @@ func (d *answerDesk) post(x *exchange) error {
 	}
 	switch {
 	case result.Status == cache.Hit:
+		d.spared(result.Entry)
 		return x.serve(d.view, result.Entry, source{mark: markHit, at: result.Now})
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
 		// Redis was restarted, and nobody has confirmed yet that nothing is missing.
 		// A question has one answer, so asking again would only cost money.
+		d.spared(result.Entry)
 		return x.serve(d.view, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
 	}
 	got, err := d.await(x, ask{view: d.view, key: key, event: question, wait: prefer.wait, spare: result.Status == cache.Stale}, prefer)
@@ -80,6 +82,13 @@ func (d *answerDesk) post(x *exchange) error {
 		return x.serve(d.view, result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: "not-filled", at: result.Now})
 	}
 	return d.unanswered(x, key, err)
+}
+
+// spared tells whoever counts that a question did not have to be asked.
+func (d *answerDesk) spared(e cache.Entry) {
+	if told := d.server.o.Spared; told != nil {
+		told(e.Body)
+	}
 }
 
 // question reads the request: the key of its answer, and the event that has it

@@ -143,6 +143,31 @@ func TestAnAnswerIsMadeAndThenThere(t *testing.T) {
 	}
 }
 
+// What was there when it was asked for is counted as spared; looking it up by its
+// key would never have asked the model.
+func TestAnswersThatWereThereAreCounted(t *testing.T) {
+	var mu sync.Mutex
+	var spared []string
+	w := begin(t, func(o *Options) {
+		o.Spared = func(answer []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			spared = append(spared, string(answer))
+		}
+	})
+	w.answerer(func(q question) { w.say(q, "for "+q.Scope) })
+	made := w.ask(titlePrompt, "user_1", "Prefer", "wait=10")
+	w.get("/ai/answers/"+keyOf(t, titlePrompt, "user_1"), "Authorization", token(t, "user_1")).wants(t, 200, nil)
+	for range 2 {
+		w.ask(titlePrompt, "user_1").wants(t, 200, map[string]string{"X-Cache": "HIT"})
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(spared) != 2 || spared[0] != string(made.body) {
+		t.Errorf("spared: %q", spared)
+	}
+}
+
 func TestAnswersBelongToWhoAsked(t *testing.T) {
 	w := begin(t)
 	w.answerer(func(q question) { w.say(q, "for "+q.Scope) })

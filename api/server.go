@@ -48,6 +48,8 @@ type Options struct {
 	Provider     string // of the model, for the keys of answers
 	DefaultModel string // of a prompt that names none
 
+	Spared func(answer []byte) // told of each question whose answer was there; nil: nobody is
+
 	Log      zerolog.Logger
 	Registry *prometheus.Registry // served at /metrics; nil: a new one
 	Version  string               // of the program

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"mythiccache/cache"
@@ -34,8 +33,8 @@ type WarmerOptions struct {
 	DefaultModel string        // what requests that name no model are sent to
 	CallFor      time.Duration // that one call may take; 90 s
 	LeaseFor     time.Duration // that a worker which died keeps others from asking; 15 s
+	Account      *Account      // nil: one of its own, without metrics
 	Log          zerolog.Logger
-	Metrics      prometheus.Registerer // nil: none
 }
 
 // Warmer has a model answer what the app and its users ask, once, and keeps the
@@ -57,7 +56,7 @@ type Warmer struct {
 	o       WarmerOptions
 	store   *cache.Store
 	answers *cache.Answers
-	account *account
+	account *Account
 	pause   pause
 	lines   lines
 }
@@ -76,15 +75,15 @@ func NewWarmer(store *cache.Store, o WarmerOptions) (*Warmer, error) {
 	if o.LeaseFor <= 0 {
 		o.LeaseFor = defaultLeaseFor
 	}
-	account, err := newAccount(o.Metrics)
-	if err != nil {
-		return nil, fmt.Errorf("warmer: %w", err)
+	if o.Account == nil {
+		account, err := NewAccount(nil)
+		if err != nil {
+			return nil, fmt.Errorf("warmer: %w", err)
+		}
+		o.Account = account
 	}
-	return &Warmer{o: o, store: store, answers: store.NewAnswers(o.View), account: account, lines: newLines()}, nil
+	return &Warmer{o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, lines: newLines()}, nil
 }
-
-// Report returns what this process has asked and spared since it started.
-func (w *Warmer) Report() cache.AIReport { return w.account.report() }
 
 // Handle does what an event of the topic ai says. It is a
 // message.NoPublishHandlerFunc.
@@ -137,7 +136,9 @@ type aiData struct {
 // read reads an event's data. Its errors wrap cache.ErrRequest and quote nothing.
 func (w *Warmer) read(e event.Event) (aiData, error) {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(e.Data, &fields); err != nil || fields == nil {
+	if e.Type == event.AIForget && len(e.Data) == 0 {
+		fields = map[string]json.RawMessage{} // the subject says whose answers
+	} else if err := json.Unmarshal(e.Data, &fields); err != nil || fields == nil {
 		return aiData{}, fmt.Errorf("%w: data is not a JSON object", cache.ErrRequest)
 	}
 	var d aiData

@@ -124,7 +124,7 @@ func (w *Warmer) present(ctx context.Context, d aiData) (bool, error) {
 	if err != nil {
 		return false, unavailable(err)
 	}
-	w.account.hit(found.Entry.Body)
+	w.account.Hit(found.Entry.Body)
 	w.o.Log.Debug().Str("key", d.key).Msg("answer is there already")
 	return true, w.settle(ctx, d)
 }

@@ -25,6 +25,22 @@ func forget(data string, at time.Time) event.Event {
 	return event.Event{Type: event.AIForget, Data: json.RawMessage(data), Time: at}
 }
 
+// The subject alone says whose answers are to be forgotten.
+func TestWarmForgetsASubject(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	warmer := w.warmer()
+	if err := handle(t.Context(), warmer, answered(`{"scope":"user_1","prompt":"a title","text":"Brine"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := handle(t.Context(), warmer, event.Event{Type: event.AIForget, Subject: "user_1", Time: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, answer, err := w.read(w.key("user_1", "a title")); err == nil {
+		t.Errorf("it was forgotten, and is %+v", answer)
+	}
+}
+
 func TestWarmTakesTheAppsAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWarmth(t)

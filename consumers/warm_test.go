@@ -107,7 +107,11 @@ func (w *warmth) warmer(change ...func(*WarmerOptions)) *Warmer {
 	w.t.Helper()
 	o := WarmerOptions{
 		View: w.view, Model: newModel(w.t, w.model), DefaultModel: "test-model",
-		LeaseFor: 300 * time.Millisecond, CallFor: time.Minute, Log: w.logger, Metrics: prometheus.NewRegistry(),
+		LeaseFor: 300 * time.Millisecond, CallFor: time.Minute, Log: w.logger,
+	}
+	var err error
+	if o.Account, err = NewAccount(prometheus.NewRegistry()); err != nil {
+		w.t.Fatal(err)
 	}
 	for _, c := range change {
 		c(&o)
@@ -334,7 +338,7 @@ func TestWarmOnceForAll(t *testing.T) {
 	}
 	var sum cache.AIReport
 	for _, warmer := range warmers {
-		r := warmer.Report()
+		r := warmer.account.Report()
 		sum.Calls += r.Calls
 		sum.Hits += r.Hits
 		sum.TokensSpent += r.TokensSpent

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"mythiccache/cache"
 	"mythiccache/internal/testserver"
 )
 
@@ -64,4 +65,23 @@ func TestAnAnswerIsAskedOnce(t *testing.T) {
 		t.Error("a prompt is in the log")
 	}
 	s.everythingExpires()
+}
+
+// A question whose answer was there costs nothing, and /cache/stats says so.
+func TestSparedTokensAreTold(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	s.ask("Write a preface.", token("ann"))
+	s.ask("Write a preface.", token("ann"))
+	testserver.Eventually(t, "what was spared is told", func() error {
+		var told struct{ AI cache.AIReport }
+		a := s.get("/cache/stats", "")
+		if err := json.Unmarshal(a.body, &told); err != nil {
+			return err
+		}
+		if ai := told.AI; ai.Calls != 1 || ai.Hits != 1 || ai.TokensSaved == 0 || ai.TokensSaved != ai.TokensSpent {
+			return fmt.Errorf("the account says %+v", ai)
+		}
+		return nil
+	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"mythiccache/cache"
+	"mythiccache/consumers"
 	"mythiccache/producers"
 	"mythiccache/producers/stream"
 )
@@ -48,7 +49,7 @@ type worker struct {
 	// What this process reports of itself, as far as it has the part.
 	relay     *producers.Relay
 	staleness func() *cache.Quantiles
-	ai        func() cache.AIReport
+	ai        *consumers.Account
 
 	producers, consumers, api *stage
 	closers                   []func() error
@@ -59,6 +60,9 @@ func (r runCommand) Run(ctx context.Context, p *program) error {
 	c, err := p.config()
 	if err != nil {
 		return err
+	}
+	if len(r.Roles) == 0 {
+		return errors.New("--roles: names none of relay, workers, api")
 	}
 	w, err := newWorker(c, r.Roles, p.logger(c))
 	if err != nil {
@@ -132,6 +136,9 @@ func newWorker(c *config, roles []string, log zerolog.Logger) (*worker, error) {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	w.closers = append(w.closers, w.store.Close)
+	if w.ai, err = consumers.NewAccount(w.metrics); err != nil {
+		return nil, err
+	}
 	w.parts.watch("redis", w.redisReady)
 	return w, nil
 }

@@ -211,12 +211,11 @@ func (w *worker) addWarmer(schema *schemaGate) error {
 		return err
 	}
 	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
-		View: answers, Model: model, DefaultModel: w.defaultModel(), Log: w.log, Metrics: w.metrics,
+		View: answers, Model: model, DefaultModel: w.defaultModel(), Account: w.ai, Log: w.log,
 	})
 	if err != nil {
 		return err
 	}
-	w.ai = warmer.Report
 	return w.addRouted(schema, groupWarm, event.TopicAI, asksInFlight, warmer.Handle)
 }
 
@@ -288,7 +287,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, Issuer: w.AuthIssuer, Audience: w.AuthAudience, JWKS: w.AuthJWKS,
 		},
 		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
-		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.defaultModel(),
+		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.defaultModel(), Spared: w.ai.Hit,
 		Log: w.log, Registry: w.metrics, Version: programVersion,
 	})
 	if err != nil {
@@ -323,8 +322,8 @@ func (w *worker) addReporter() error {
 			return &cache.RelayReport{Leader: s.Leader, Position: s.Position, Backlog: s.Backlog, LastDrain: s.LastDrain}
 		}
 	}
-	if w.ai != nil {
-		o.AI = func() *cache.AIReport { r := w.ai(); return &r }
+	if answersView(w.views) != nil && (w.plays(roleWorkers) || w.plays(roleAPI)) {
+		o.AI = func() *cache.AIReport { r := w.ai.Report(); return &r }
 	}
 	reporter, err := consumers.NewReporter(w.store, o)
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"mythiccache/cache"
 )
 
-// account counts what answers cost and what they spared.
-type account struct {
+// Account counts, for one process, what answers cost and what they spared. It is
+// safe for concurrent use.
+type Account struct {
 	calls, hits, failures, spent, saved atomic.Uint64
 
 	outcomes *prometheus.CounterVec
@@ -22,8 +23,9 @@ type account struct {
 	took     prometheus.Histogram
 }
 
-func newAccount(registerer prometheus.Registerer) (*account, error) {
-	a := &account{
+// NewAccount opens an account; its metrics go to the registerer, where there is one.
+func NewAccount(registerer prometheus.Registerer) (*Account, error) {
+	a := &Account{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_ai_calls_total", Help: "Calls of the model, by outcome.",
 		}, []string{"outcome"}),
@@ -31,7 +33,7 @@ func newAccount(registerer prometheus.Registerer) (*account, error) {
 			Name: "mythic_cache_ai_tokens_total", Help: "Tokens spent on calls and saved by answers that were there, as the provider counts them.",
 		}, []string{"kind"}),
 		hitsSeen: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mythic_cache_ai_hits_total", Help: "Requests for answers that reached a worker when the answer was there.",
+			Name: "mythic_cache_ai_hits_total", Help: "Questions whose answer was there, so that the model was not asked.",
 		}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mythic_cache_ai_call_seconds", Help: "Time that calls of the model took.",
@@ -50,7 +52,7 @@ func newAccount(registerer prometheus.Registerer) (*account, error) {
 }
 
 // called counts a call.
-func (a *account) called(usage cache.Usage, took time.Duration, err error) {
+func (a *Account) called(usage cache.Usage, took time.Duration, err error) {
 	a.calls.Add(1)
 	a.took.Observe(took.Seconds())
 	outcome := "answered"
@@ -76,8 +78,8 @@ func (a *account) called(usage cache.Usage, took time.Duration, err error) {
 	}
 }
 
-// hit counts an answer that was there.
-func (a *account) hit(body []byte) {
+// Hit counts a question whose answer was there; body is the stored answer.
+func (a *Account) Hit(body []byte) {
 	a.hits.Add(1)
 	a.hitsSeen.Inc()
 	var answer cache.Answer
@@ -90,6 +92,7 @@ func (a *account) hit(body []byte) {
 	}
 }
 
-func (a *account) report() cache.AIReport {
+// Report returns what has been counted since the account was opened.
+func (a *Account) Report() cache.AIReport {
 	return cache.AIReport{Calls: a.calls.Load(), Hits: a.hits.Load(), Failures: a.failures.Load(), TokensSpent: a.spent.Load(), TokensSaved: a.saved.Load()}
 }
