@@ -49,6 +49,14 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 			t.Errorf("%s: a secret is in the error: %v", name, err)
 		}
 	}
+	for _, tooLong := range []string{"9999999999", "9999999999999999999", "2000000h"} {
+		if _, err := runCommandLine(t, map[string]string{"STALE_FOR": tooLong}, "verify"); err == nil || !strings.Contains(err.Error(), "STALE_FOR") {
+			t.Errorf("STALE_FOR=%s: %v", tooLong, err)
+		}
+	}
+	if _, err := runCommandLine(t, map[string]string{"DATABASE_URL": "postgres://localhost/x"}, "run", "--roles="); err == nil || !strings.Contains(err.Error(), "--roles") {
+		t.Errorf("no role at all: %v", err)
+	}
 	if _, err := runCommandLine(t, map[string]string{"REDIS_URL": "redis://a:1?addr=b:2"}, "verify"); err == nil || !strings.Contains(err.Error(), "Cluster") {
 		t.Errorf("a cluster's URL: %v", err)
 	}
@@ -67,6 +75,27 @@ func TestAWrongViewsFileIsRefusedByLine(t *testing.T) {
 	_, err := runCommandLine(t, map[string]string{"VIEWS_FILE": file, "DATABASE_URL": "postgres://localhost/x"}, "run")
 	if err == nil || !strings.Contains(err.Error(), file+":4:") || !strings.Contains(err.Error(), "explode") {
 		t.Errorf("the error does not say where and what: %v", err)
+	}
+}
+
+// The grants that doctor names are those that the configured views need.
+func TestDoctorNamesTheTablesOfTheViews(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "views.yaml")
+	views := "views:\n  orders: {key: [no], load: 'SELECT to_json(total) FROM shop.orders WHERE no = $1', tables: {shop.orders: SELECT no FROM changed, stock: SELECT no FROM changed}}\n"
+	if err := os.WriteFile(file, []byte(views), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := runCommandLine(t, map[string]string{
+		"VIEWS_FILE": file, "DATABASE_URL": "postgres://127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1",
+	}, "doctor")
+	for _, want := range []string{"GRANT USAGE ON SCHEMA shop TO", "GRANT SELECT ON shop.orders, stock TO"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "processing_sessions") {
+		t.Errorf("tables of other views are named:\n%s", out)
 	}
 }
 
@@ -184,6 +213,9 @@ func TestMigrateAndDemoInAnyOrder(t *testing.T) {
 	s.client, s.conn = s.redis.Client(t), s.connect()
 	triggers := func() int {
 		return one[int](s, `SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT tgisinternal AND c.relname IN ('users', 'books', 'processing_sessions')`)
+	}
+	if out, err := s.try("migrate", "status"); err == nil || !strings.Contains(out, "missing") || !strings.Contains(out, "migrate up") || strings.Contains(out, "SQLSTATE") {
+		t.Errorf("migrate status of nothing: %v\n%s", err, out)
 	}
 	s.command("migrate", "up")
 	s.command("demo", "load")

@@ -52,15 +52,24 @@ type config struct {
 // duration is 90s, 30m or a whole number of seconds.
 type duration time.Duration
 
+// longestDuration keeps sums of durations, and moments that far off, in their range.
+const longestDuration = 100 * 365 * 24 * time.Hour
+
 // UnmarshalText reads either form; it takes no negative ones.
 func (d *duration) UnmarshalText(text []byte) error {
-	if seconds, err := strconv.Atoi(string(text)); err == nil && seconds >= 0 {
+	if seconds, err := strconv.ParseInt(string(text), 10, 64); err == nil && seconds >= 0 {
+		if seconds > int64(longestDuration/time.Second) {
+			return fmt.Errorf("%s seconds are more than %d", text, longestDuration/time.Second)
+		}
 		*d = duration(time.Duration(seconds) * time.Second)
 		return nil
 	}
 	got, err := time.ParseDuration(string(text))
 	if err != nil || got < 0 {
 		return fmt.Errorf("%q is not a duration: write 90s, 30m or whole seconds", text)
+	}
+	if got > longestDuration {
+		return fmt.Errorf("%s is longer than %s", text, longestDuration)
 	}
 	*d = duration(got)
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/api"
+	"mythiccache/cache/view"
 	"mythiccache/producers"
 )
 
@@ -48,7 +50,7 @@ func (doctorCommand) Run(ctx context.Context, p *program) error {
 			fmt.Fprintf(p.stdout, "      → %s\n", f.mend)
 		}
 	}
-	fmt.Fprint(p.stdout, leastPrivilege)
+	fmt.Fprintf(p.stdout, leastPrivilege, strings.Join(readingRights(c.views), "\n  "))
 	if bad > 0 {
 		return exitError(1)
 	}
@@ -63,9 +65,43 @@ Rights that suffice for a role mythic_worker that runs relay and workers:
   GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA mythic_cache TO mythic_worker;
   GRANT ALL ON ALL SEQUENCES IN SCHEMA mythic_cache TO mythic_worker;
   GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA mythic_cache TO mythic_worker;
-  GRANT SELECT ON users, books, processing_sessions TO mythic_worker;  -- what the views load
+  %s
 The app's own role needs nothing.
 `
+
+// readingRights are the grants for what the views load: a view that reads a table
+// without mapping it is refused, so the mapped ones are all there are.
+func readingRights(views *view.Set) []string {
+	var tables, schemas []string
+	for _, v := range views.All() {
+		for _, m := range v.Tables {
+			schema := ""
+			if i := strings.LastIndexByte(m.Table, '.'); i >= 0 {
+				schema = m.Table[:i]
+			}
+			if schema == "mythic_cache" {
+				continue // granted as a whole
+			}
+			tables = append(tables, m.Table)
+			if schema != "" && schema != "public" {
+				schemas = append(schemas, schema)
+			}
+		}
+	}
+	var rights []string
+	if distinct := sortedSet(schemas); len(distinct) > 0 {
+		rights = append(rights, "GRANT USAGE ON SCHEMA "+strings.Join(distinct, ", ")+" TO mythic_worker;")
+	}
+	if distinct := sortedSet(tables); len(distinct) > 0 {
+		rights = append(rights, "GRANT SELECT ON "+strings.Join(distinct, ", ")+" TO mythic_worker;  -- what the views load")
+	}
+	return rights
+}
+
+func sortedSet(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}
 
 func (c *config) examineSettings() []finding {
 	var all []finding

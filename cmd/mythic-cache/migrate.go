@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -95,7 +96,8 @@ func (migrateDown) Run(ctx context.Context, p *program) error {
 	})
 }
 
-// Run shows migrations and drift; a drift is exit status 1.
+// Run shows migrations and drift; either, where not as it should be, is exit
+// status 1.
 func (migrateStatus) Run(ctx context.Context, p *program) error {
 	return p.withDatabase(ctx, func(c *config, conn *pgx.Conn) error {
 		steps, err := producers.MigrateStatus(ctx, c.DatabaseURL)
@@ -108,6 +110,10 @@ func (migrateStatus) Run(ctx context.Context, p *program) error {
 				state = "applied"
 			}
 			fmt.Fprintln(p.stdout, state, step.File)
+		}
+		if slices.ContainsFunc(steps, func(s producers.Migration) bool { return !s.Applied }) {
+			fmt.Fprintln(p.stdout, "run `mythic-cache migrate up`")
+			return exitError(1) // what triggers there are is not known without the schema
 		}
 		if err := producers.Drift(ctx, conn, c.views); err != nil {
 			fmt.Fprintln(p.stdout, err)
