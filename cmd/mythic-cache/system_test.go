@@ -142,9 +142,6 @@ func (s *system) environ() []string {
 	return environ
 }
 
-// crash kills one backend, upon which PostgreSQL recovers.
-func (s *system) crash(pid int) error { return s.server.CrashBackend(pid) }
-
 // command runs the program to its end and returns what it printed.
 func (s *system) command(args ...string) string {
 	s.t.Helper()
