@@ -102,6 +102,8 @@ func (s *Server) accepts(e event.Event) error {
 		return err
 	}
 	switch topic := e.Topic(); {
+	case topic == event.TopicRun && !event.IsRunEvent(e.Type):
+		return fmt.Errorf("a run has no event of type %q", clip(e.Type))
 	case slices.Contains([]string{event.TopicRun, event.TopicAI, event.TopicSession}, topic):
 		return nil
 	case len(s.views.ForEvent(e.Type)) > 0:

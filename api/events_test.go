@@ -124,6 +124,7 @@ func TestEventsThatAreRefused(t *testing.T) {
 		"a table's topic":   {structured, cloud("processing_sessions.changed", `,"subject":"r"`), 400, `nobody consumes the topic "processing_sessions"`},
 		"a fill":            {structured, cloud("fill.requested", `,"subject":"r"`), 400, "fill"},
 		"unknown topic":     {structured, cloud("order.paid", `,"subject":"r"`), 400, `nobody consumes the topic "order"`},
+		"unknown of a run":  {structured, cloud("run.paused", `,"subject":"r"`), 400, `no event of type "run.paused"`},
 		"unknown type":      {structured, cloud("books.deleted", `,"subject":"r"`), 400, `no view names the type "books.deleted"`},
 		"a view":            {structured, cloud("books.changed", `,"subject":"r","view":"user_books"`), 400, "view is the worker's own"},
 		"a version":         {structured, cloud("books.changed", `,"subject":"r","version":"ffff"`), 400, "version is the worker's own"},

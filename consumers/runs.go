@@ -56,7 +56,7 @@ func (r *Runs) Handle(m *message.Message) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", stream.ErrReject, err)
 	}
-	if e.Topic() != event.TopicRun {
+	if !event.IsRunEvent(e.Type) {
 		return fmt.Errorf("%w: %s is no event of a run", stream.ErrReject, e.Type)
 	}
 	if e.Subject == "" {

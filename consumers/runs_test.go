@@ -53,6 +53,7 @@ func TestRunEventsThatCannotBeFoldedAreRejected(t *testing.T) {
 		"null":           runEvent("3", event.RunProgress, "R", `null`),
 		"a zero byte":    runEvent("4", event.RunProgress, "R", `{"a":"\u0000"}`),
 		"another topic":  runEvent("5", "runs.progress", "R", `{}`),
+		"unknown type":   runEvent("8", "run.paused", "R", `{}`),
 		"malformed":      runEvent("6", event.RunProgress, "", `{}`),
 		"a view, no run": {ID: "7", Type: event.RunProgress, View: "thing"},
 	} {
@@ -60,8 +61,8 @@ func TestRunEventsThatCannotBeFoldedAreRejected(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := r.Handle(stream.FromEvent(runEvent("8", "run.paused", "R", " \n{}"))); err != nil {
-		t.Errorf("a type of the app's own: %v", err)
+	if err := r.Handle(stream.FromEvent(runEvent("9", event.RunProgress, "R", " \n{}"))); err != nil {
+		t.Errorf("an object with space before it: %v", err)
 	}
 	if n := w.text("SELECT count(*)::text FROM mythic_cache.run_events"); n != "1" {
 		t.Errorf("%s events are kept, want 1", n)

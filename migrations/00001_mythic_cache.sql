@@ -379,7 +379,10 @@ BEGIN ATOMIC
   SELECT json_object_agg(f.key, f.value ORDER BY
       array_position(ARRAY['runId', 'status', 'current_stage', 'progress_percentage', 'error_message', 'message', 'style', 'format', 'stages', 'files', 'profile'], f.key), f.key)
   FROM blank, folded, jsonb_each(
-    blank.document || folded.document || jsonb_build_object('runId', $1)
+    blank.document || folded.document
+    -- Its three members are always there, whatever a patch took away.
+    || jsonb_build_object('runId', $1, 'stages', (blank.document -> 'stages')
+      || CASE WHEN jsonb_typeof(folded.document -> 'stages') = 'object' THEN folded.document -> 'stages' ELSE '{}' END)
     || CASE WHEN $2 THEN jsonb_build_object('status', $3, 'current_stage', $4, 'progress_percentage', $5, 'error_message', $6) ELSE '{}' END) AS f;
 END;
 -- +goose StatementEnd

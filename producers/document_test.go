@@ -21,7 +21,7 @@ func TestRunDocumentFoldsEventsInAnyOrder(t *testing.T) {
 	events := []string{
 		`('app', '1', 'R', 'run.started', '2026-01-01 00:00:01Z', '{"message": "hello", "style": "classic", "profile": {"name": "ann"}}')`,
 		`('app', '2', 'R', 'run.progress', '2026-01-01 00:00:02Z', '{"status": "scraping", "current_stage": "one", "progress_percentage": 10, "stages": {"data_collected": true}}')`,
-		`('app', '3', 'R', 'run.progress', '2026-01-01 00:00:02Z', '{"current_stage": "two", "style": null, "extra": 1}')`,
+		`('app', '3', 'R', 'run.progress', '2026-01-01 00:00:02Z', '{"current_stage": "two", "style": null, "extra": 1, "stages": {"images_downloaded": null}}')`,
 		`('app', '4', 'R', 'run.progress', '2026-01-01 00:00:09Z', '{"status": "late", "progress_percentage": 55, "runId": "other"}')`,
 		`('app', '5', 'R', 'run.finished', '2026-01-01 00:00:05Z', '{"progress_percentage": 100, "files": {"pdf": "x"}}')`,
 		`('app', '6', 'R', 'run.progress', '2026-01-01 00:00:03Z', '[1]')`,

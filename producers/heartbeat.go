@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -65,15 +64,17 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	return err
 }
 
-// count notes how many rows wait.
+// count notes how many rows wait: those of transactions that were in progress at
+// the position, and those behind it.
 func (l *lead) count(ctx context.Context) error {
-	const query = "SELECT count(*) FROM (SELECT FROM mythic_cache.outbox WHERE xid >= $1::text::xid8 LIMIT $2) AS waiting"
-	xmax := l.from.seen.Xmax
-	if l.from.part != nil {
-		xmax = l.from.part.xid
-	}
+	const query = `SELECT count(*) FROM (
+		(SELECT FROM mythic_cache.outbox WHERE xid = ANY($1::text[]::xid8[]) LIMIT $4)
+		UNION ALL
+		(SELECT FROM mythic_cache.outbox WHERE (xid, id) > ($2::text::xid8, $3::bigint) LIMIT $4)) AS waiting`
+	bounds := l.from.bounds()
+	open, afterXid, afterID := bounds[0], bounds[2], bounds[3]
 	var n int64
-	if err := l.conn.QueryRow(ctx, query, strconv.FormatUint(xmax, 10), backlogMost).Scan(&n); err != nil {
+	if err := l.conn.QueryRow(ctx, query, open, afterXid, afterID, backlogMost).Scan(&n); err != nil {
 		return fmt.Errorf("count the backlog: %w", err)
 	}
 	l.relay.metrics.backlog.Set(float64(n))

@@ -204,12 +204,19 @@ func runID(t *testing.T, client *redis.Client) string {
 func TestRedisFullAndRoomAgain(t *testing.T) {
 	b := newBed(t)
 	r, _ := b.relay()
+	// In progress at the position that the relay takes meanwhile.
+	writer := b.connect()
+	if _, err := writer.Exec(t.Context(), `BEGIN; SELECT pg_current_xact_id()`); err != nil {
+		t.Fatal(err)
+	}
 	b.exec(`SELECT mythic_cache.publish('run.started', 'before')`)
 	b.sync()
 	if err := b.client.ConfigSet(t.Context(), "maxmemory", "512kb").Err(); err != nil {
 		t.Fatal(err)
 	}
-	b.exec(`SELECT mythic_cache.publish('run.started', 'r' || n) FROM generate_series(1, 500) n`)
+	if _, err := writer.Exec(t.Context(), `SELECT mythic_cache.publish('run.started', 'r' || n) FROM generate_series(1, 500) n; COMMIT`); err != nil {
+		t.Fatal(err)
+	}
 	testserver.Eventually(t, "the relay says that Redis is full", func() error {
 		if ready, backlog := r.Ready() == nil, r.State().Backlog; ready || backlog < 500 {
 			return fmt.Errorf("ready: %t, backlog %d", ready, backlog)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 )
 
 // programVersion is set at build time with -ldflags "-X main.programVersion=…".
@@ -77,6 +79,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
+	// What go-redis says of connections goes to nobody, or to the worker's log:
+	// commands return what kept them from their work.
+	redis.SetLogger(redisLog{zerolog.Nop()})
 	p := &program{environ: environ, stdout: stdout, stderr: stderr}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(p)

@@ -76,7 +76,10 @@ func (g *schemaGate) look(ctx context.Context) error {
 	if err := pending(ctx, g.DatabaseURL); err != nil {
 		return err
 	}
-	return producers.Drift(ctx, conn, g.views)
+	if err := producers.Drift(ctx, conn, g.views); err != nil {
+		return fmt.Errorf("triggers do not match the views, `mythic-cache migrate up` mends it: %w", err)
+	}
+	return nil
 }
 
 // pending returns an error that names the first migration that is missing.

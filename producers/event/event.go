@@ -56,6 +56,16 @@ type Event struct {
 // ErrMalformed is wrapped by every error of Parse and Validate.
 var ErrMalformed = errors.New("malformed event")
 
+// IsRunEvent reports whether the type is one of those that a run's document is
+// folded from.
+func IsRunEvent(eventType string) bool {
+	switch eventType {
+	case RunStarted, RunProgress, RunFinished, RunFailed:
+		return true
+	}
+	return false
+}
+
 // TableChanged returns the type of the events of one table.
 func TableChanged(table string) string { return table + ".changed" }
 
