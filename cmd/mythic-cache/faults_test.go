@@ -124,8 +124,7 @@ func TestKilledTenTimesUnderWrites(t *testing.T) {
 	w := s.startWriter(users)
 	for range 10 {
 		stopReaders := s.startReaders(users)
-		// A moment of work to be killed in: there is no signal for "at random".
-		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+		s.moment()
 		s.kill()
 		stopReaders()
 		s.start()
