@@ -66,8 +66,8 @@ func parseRule(text string) (rule, error) {
 		return rule{}, errors.New("names neither default nor a path")
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(count))
-	if err != nil || n < 1 || n > 1_000_000 {
-		return rule{}, errors.New("has no count between 1 and 1000000")
+	if err != nil || n < 1 || n > 1_000_000_000 {
+		return rule{}, errors.New("has no count between 1 and 1000000000")
 	}
 	d, err := parseDuration(strings.TrimSpace(per))
 	if err != nil || d < time.Second || d > 24*time.Hour {

@@ -64,7 +64,7 @@ func startSystem(ctx context.Context, dir, program string) (*system, error) {
 func (s *system) environ() []string {
 	return append(os.Environ(),
 		"DATABASE_URL="+s.postgres.URL("postgres"), "REDIS_URL="+s.redis.URL(), "HTTP_ADDR=127.0.0.1:0",
-		"AUTH_JWT_SECRET="+s.secret, "RATE_LIMITS=default=1000000/1s")
+		"AUTH_JWT_SECRET="+s.secret, "RATE_LIMITS=default=1000000000/1m")
 }
 
 // startProgram starts the program and waits until it is ready.
