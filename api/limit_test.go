@@ -109,7 +109,7 @@ func TestParseLimits(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"default", "default=100", "default=/1m", "default=x/1m", "default=0/1m", "default=-1/1m", "default=1/0", "default=1/x",
-		"default=1/1ms", "default=1/48h", "status=1/1m", "=1/1m", `/a"b=1/1m`, "/a\nb=1/1m", "default=1/1m,default=2/1m", "default=9999999/1m",
+		"default=1/1ms", "default=1/48h", "status=1/1m", "=1/1m", `/a"b=1/1m`, "/a\nb=1/1m", "default=1/1m,default=2/1m", "default=9999999999/1m",
 	} {
 		if _, err := parseLimits(bad); err == nil || !strings.HasPrefix(err.Error(), "RATE_LIMITS: ") {
 			t.Errorf("%q: %v", bad, err)
