@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"mythiccache/cache"
+	"mythiccache/internal/modelserver"
 	"mythiccache/internal/testserver"
 )
 
@@ -36,35 +37,68 @@ func (s *system) ask(prompt, bearer string) (text, key string) {
 	return got.Text, got.Key
 }
 
-// The built-in demo model answers, says that it is one, and is asked once.
+// However many ask, and ask again while the model thinks, it is called once, over
+// OpenAI's wire, and its answer serves whoever asks from then on.
 func TestAnAnswerIsAskedOnce(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, nil)
-	var wg sync.WaitGroup
-	texts := make([]string, 8)
-	keys := make([]string, 8)
-	for i := range texts {
-		wg.Go(func() { texts[i], keys[i] = s.ask("Write a preface.", token("ann")) })
-	}
-	wg.Wait()
-	for i := range texts {
-		if texts[i] != texts[0] || keys[i] != keys[0] {
-			t.Errorf("answer %d differs: %q %q", i, texts[i], texts[0])
+	model := modelserver.New(t)
+	thinks := make(chan struct{})
+	model.Respond(func(modelserver.Call) modelserver.Reply {
+		return modelserver.Reply{Text: "A preface.", Hold: thinks}
+	})
+	s := newSystem(t, map[string]string{"LLM_BASE_URL": model.URL(), "LLM_MODEL": "writer"})
+	body := []byte(`{"prompt":"Write a preface."}`)
+	for range 2 {
+		var wave sync.WaitGroup
+		for range 8 {
+			wave.Go(func() {
+				a, err := s.tryRequest(http.MethodPost, "/ai/answers", token("ann"), http.Header{"Content-Type": {"application/json"}}, body)
+				if err != nil || a.status != http.StatusAccepted || a.header.Get("Location") == "" {
+					t.Errorf("while the model thinks: %d %s %v", a.status, a.body, err)
+				}
+			})
 		}
+		wave.Wait()
 	}
-	if !strings.Contains(strings.ToLower(texts[0]), "demo") {
-		t.Errorf("the demo model does not say what it is: %q", texts[0])
+	if n, err := s.client.XLen(t.Context(), "mythic:{stream}:ai").Result(); err != nil || n < 2 {
+		t.Errorf("%d requests reached the workers, %v: too few to prove anything", n, err)
 	}
-	if a := s.get("/ai/answers/"+keys[0], token("ann")); a.status != http.StatusOK || a.header.Get("X-Cache") != "HIT" {
+	close(thinks)
+	text, key := s.ask("Write a preface.", token("ann"))
+	if text != "A preface." {
+		t.Errorf("the answer is %q", text)
+	}
+	s.ask("Write a preface.", token("ann"))
+	if a := s.get("/ai/answers/"+key, token("ann")); a.status != http.StatusOK || a.header.Get("X-Cache") != "HIT" {
 		t.Errorf("the stored answer: %d %s", a.status, a.header.Get("X-Cache"))
 	}
-	if a := s.get("/ai/answers/"+keys[0], token("bob")); a.status != http.StatusNotFound {
+	if a := s.get("/ai/answers/"+key, token("bob")); a.status != http.StatusNotFound {
 		t.Errorf("bob sees ann's answer: %d", a.status)
 	}
+	// Every request has been worked off, so no call is still to come.
+	testserver.Eventually(t, "all requests are done", func() error {
+		groups, err := s.client.XInfoGroups(t.Context(), "mythic:{stream}:ai").Result()
+		if err != nil || len(groups) != 1 || groups[0].Pending+groups[0].Lag > 0 {
+			return fmt.Errorf("%+v %w", groups, err)
+		}
+		return nil
+	})
+	if calls := model.Calls(); len(calls) != 1 || calls[0].Prompt != "Write a preface." || calls[0].Model != "writer" {
+		t.Errorf("the model was called %d times: %+v", len(calls), calls)
+	}
 	if strings.Contains(s.log.String(), "preface") {
-		t.Error("a prompt is in the log")
+		t.Error("a prompt or its answer is in the log")
 	}
 	s.everythingExpires()
+}
+
+// Where no model is configured the built-in one answers, and says what it is.
+func TestTheDemoModelSaysWhatItIs(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	if text, _ := s.ask("Write a preface.", token("ann")); !strings.Contains(strings.ToLower(text), "demo") {
+		t.Errorf("the demo model says %q", text)
+	}
 }
 
 // A question whose answer was there costs nothing, and /cache/stats says so.

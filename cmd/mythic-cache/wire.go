@@ -41,18 +41,9 @@ const (
 
 // groups returns the topics of each group.
 func groups(views *view.Set) map[string][]string {
-	var precomputed []string
-	for _, v := range views.All() {
-		if v.OnChange != view.Precompute {
-			continue
-		}
-		for _, m := range v.Tables {
-			precomputed = append(precomputed, m.Topic())
-		}
-	}
 	all := map[string][]string{
 		groupInvalidate: slices.Concat(views.TableTopics(), views.EventTopics()),
-		groupPrecompute: append(precomputed, event.TopicRun, event.TopicFill),
+		groupPrecompute: append(views.PrecomputeTopics(), event.TopicRun, event.TopicFill),
 		groupWarm:       {event.TopicAI},
 	}
 	for group, topics := range all {
@@ -62,27 +53,27 @@ func groups(views *view.Set) map[string][]string {
 	return all
 }
 
-// sqlViews fences the views that are loaded from PostgreSQL on the relay's word.
-type sqlViews struct {
+// fences fences the views on the relay's word.
+type fences struct {
 	store *cache.Store
 	views []*view.View
 }
 
 // FenceAll implements producers.Fences.
-func (s sqlViews) FenceAll(ctx context.Context, at version.Version) error {
-	return s.store.FenceAll(ctx, s.views, at)
+func (f fences) FenceAll(ctx context.Context, at version.Version) error {
+	return f.store.FenceAll(ctx, f.views, at)
 }
 
 // EnsureViews implements producers.Fences.
-func (s sqlViews) EnsureViews(ctx context.Context, at version.Version) error {
-	return s.store.EnsureViews(ctx, s.views, at)
+func (f fences) EnsureViews(ctx context.Context, at version.Version) error {
+	return f.store.EnsureViews(ctx, f.views, at)
 }
 
 // addRelay adds the relay, which waits for the schema.
 func (w *worker) addRelay(schema *schemaGate) error {
 	relay, err := producers.NewRelay(producers.RelayOptions{
 		URL: w.DatabaseURL, ListenURL: w.DatabaseListenURL, Dial: w.redis.dial, Keys: w.keys, Views: w.views,
-		Fences: sqlViews{w.store, w.views.All()}, Retention: time.Duration(w.OutboxRetention), Log: w.log, Metrics: w.metrics,
+		Fences: fences{w.store, w.views.All()}, Retention: time.Duration(w.OutboxRetention), Log: w.log, Metrics: w.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
