@@ -53,7 +53,7 @@ func groups(views *view.Set) map[string][]string {
 	return all
 }
 
-// fences fences the views on the relay's word.
+// fences does for the relay what the store does with views.
 type fences struct {
 	store *cache.Store
 	views []*view.View
