@@ -29,7 +29,7 @@ func onPort(ctx context.Context, port int, start func(port int) error) error {
 	}
 	var err error
 	for range 10 {
-		if port, err = freePort(ctx); err != nil {
+		if port, err = FreePort(ctx); err != nil {
 			return err
 		}
 		if err = start(port); err == nil || !isPortTaken(err) {
@@ -43,8 +43,9 @@ func isPortTaken(err error) bool {
 	return errors.Is(err, errPortTaken) || strings.Contains(err.Error(), "Address already in use")
 }
 
-// freePort returns a TCP port of loopback that nobody listens on.
-func freePort(ctx context.Context) (int, error) {
+// FreePort returns a TCP port of loopback that nobody listens on, and that no
+// outgoing connection is given.
+func FreePort(ctx context.Context) (int, error) {
 	var err error
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
