@@ -11,10 +11,10 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lint build clean
+.PHONY: help run test check bench bench-capture lint build clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: ## everything on this machine, with demo data, until Ctrl-C
 	@go build -o $(LOCAL)/bin/dev ./internal/dev
@@ -41,6 +41,11 @@ check: build ## the tests alone, on a machine that has everything
 bench: build ## the whole program beside its baselines, as tables with ratios
 	@sh internal/dev/provision.sh postgresql redis wrk
 	@go run ./internal/bench
+
+# One figure again while tuning: go run ./internal/bench capture commits
+bench-capture: build ## capture beside its baselines: commits, latency, drain, dead tuples, idle cost
+	@sh internal/dev/provision.sh postgresql redis
+	@go run ./internal/bench capture
 
 lint: ## golangci-lint, the version that .golangci.yml is written for
 	@sh internal/dev/lint.sh $(GOLANGCI_LINT_VERSION)

@@ -10,13 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 // hits measures requests for a status that is in the cache, beside a server of
@@ -62,14 +63,9 @@ func hits(ctx context.Context, s *system, out *tabwriter.Writer) error {
 		}
 		theirs = append(theirs, n)
 	}
-	fmt.Fprintf(out, "mythic-cache (limiter, ETag, versions)\t%.0f\t%.2f\n", median(ours), median(ours)/median(theirs))
-	fmt.Fprintf(out, "net/http + go-redis GET\t%.0f\t1\n", median(theirs))
+	fmt.Fprintf(out, "mythic-cache (limiter, ETag, versions)\t%.0f\t%.2f\n", gauge.Median(ours), gauge.Median(ours)/gauge.Median(theirs))
+	fmt.Fprintf(out, "net/http + go-redis GET\t%.0f\t1\n", gauge.Median(theirs))
 	return nil
-}
-
-func median(all []float64) float64 {
-	slices.Sort(all)
-	return all[len(all)/2]
 }
 
 // wrk returns requests per second of a hot key for some seconds.

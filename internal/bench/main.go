@@ -5,18 +5,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"syscall"
 	"text/tabwriter"
+
+	"mythiccache/internal/bench/capture"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	var err error
-	if len(os.Args) == 2 && os.Args[1] == "bare" {
-		err = serveBare(ctx)
-	} else {
-		err = run(ctx)
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := dispatch(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -24,8 +21,30 @@ func main() {
 	}
 }
 
-// run measures everything, one thing after the other.
-func run(ctx context.Context) error {
+// dispatch does what the first word says; without one it measures the whole program.
+func dispatch(ctx context.Context, args []string) error {
+	switch {
+	case len(args) == 0:
+		return inDirectory(func(dir string) error { return whole(ctx, dir) })
+	case len(args) == 1 && args[0] == "bare":
+		return serveBare(ctx)
+	case args[0] == "capture":
+		return inDirectory(func(dir string) error {
+			return capture.Run(ctx, capture.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
+		})
+	case len(args) == 3 && args[0] == capture.BareCommand:
+		return capture.Bare(ctx, args[1], args[2])
+	default:
+		return fmt.Errorf("%q is not known: give nothing, or capture and the names of figures", args)
+	}
+}
+
+// program is what is measured, as `make build` leaves it.
+const program = "bin/mythic-cache"
+
+// inDirectory gives do a directory that PostgreSQL's user may pass through, and
+// removes it.
+func inDirectory(do func(dir string) error) error {
 	dir, err := os.MkdirTemp("", "mythic-cache-bench-")
 	if err != nil {
 		return fmt.Errorf("make a temporary directory: %w", err)
@@ -34,7 +53,12 @@ func run(ctx context.Context) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return fmt.Errorf("open the temporary directory to PostgreSQL's user: %w", err)
 	}
-	s, err := startSystem(ctx, dir, filepath.Join("bin", "mythic-cache"))
+	return do(dir)
+}
+
+// whole measures the whole program, one thing after the other.
+func whole(ctx context.Context, dir string) error {
+	s, err := startSystem(ctx, dir, program)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -139,31 +138,4 @@ func (s *system) get(ctx context.Context, path, token string) (int, []byte, erro
 	defer w.Body.Close()
 	body, err := io.ReadAll(w.Body)
 	return w.StatusCode, body, err
-}
-
-// usage is what the kernel knows of the program: resident memory in kB and
-// processor time.
-func (s *system) usage() (rss int, cpu time.Duration, err error) {
-	root := fmt.Sprintf("/proc/%d", s.program.Process.Pid)
-	status, err := os.ReadFile(filepath.Join(root, "status"))
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the program's status: %w", err)
-	}
-	_, line, _ := strings.Cut(string(status), "VmRSS:")
-	if _, err := fmt.Sscan(line, &rss); err != nil {
-		return 0, 0, fmt.Errorf("read the program's memory: %w", err)
-	}
-	stat, err := os.ReadFile(filepath.Join(root, "stat"))
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the program's time: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	user, errUser := strconv.Atoi(fields[11])
-	system, errSystem := strconv.Atoi(fields[12])
-	if errUser != nil || errSystem != nil {
-		return 0, 0, fmt.Errorf("read the program's time: %q", rest)
-	}
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux of interest
-	return rss, time.Duration(user+system) * tick, nil
 }

@@ -5,30 +5,36 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 // idle measures what the program costs when nothing happens.
 func idle(ctx context.Context, s *system, out *tabwriter.Writer) error {
 	const period = 15 * time.Second
-	_, before, err := s.usage()
+	pid := s.program.Process.Pid
+	before, err := gauge.CPU(pid)
 	if err != nil {
 		return err
 	}
 	if err := pause(ctx, period); err != nil {
 		return err
 	}
-	rss, after, err := s.usage()
+	after, err := gauge.CPU(pid)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nidle, all roles\tRSS %.1f MB\t%.2f %% of a core\n", float64(rss)/1024, 100*float64(after-before)/float64(period))
+	rss, _, err := gauge.Memory(pid)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nidle, all roles\tRSS %.1f MB\t%.2f %% of a core\n", float64(rss)/(1<<20), 100*float64(after-before)/float64(period))
 	return nil
 }
 
@@ -55,10 +61,7 @@ func freshness(ctx context.Context, s *system, out *tabwriter.Writer) error {
 		if err != nil {
 			return err
 		}
-		slices.Sort(took)
-		ms := func(q float64) string {
-			return fmt.Sprintf("%.2f ms", took[min(len(took)-1, int(q*float64(len(took))))].Seconds()*1000)
-		}
+		ms := func(q float64) string { return fmt.Sprintf("%.2f ms", gauge.Quantile(took, q).Seconds()*1000) }
 		fmt.Fprintf(out, "%d writes/s\t%s\t%s\t%s\t%s\t%d\n", rate, ms(.5), ms(.9), ms(.99), ms(1), len(took))
 	}
 	return nil

@@ -1,0 +1,109 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	commitRows   = 20_000
+	commitUsers  = 5_000
+	commitRounds = 5
+	commitPeriod = 5 * time.Second
+)
+
+// script is a transaction that pgbench repeats.
+type script struct{ name, sql string }
+
+func scripts() []script {
+	return []script{
+		{"books", "UPDATE books SET title = 'title ' || (:r)::text WHERE id = " + idOf(":n")},
+		{"sessions", "UPDATE processing_sessions SET current_stage = 'stage ' || (:r)::text WHERE id = " + idOf(":n")},
+	}
+}
+
+// commits measures how many one-row updates 32 clients commit, where a mapping
+// joins and where it does not.
+func commits(ctx context.Context, b *bed) ([]line, error) {
+	if err := b.fill(ctx, rows{users: commitUsers, books: commitRows, sessions: commitRows}); err != nil {
+		return nil, err
+	}
+	if err := b.run(ctx, b.ours, b.bare); err != nil {
+		return nil, err
+	}
+	var lines []line
+	for _, s := range scripts() {
+		of, err := b.commitsOf(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, of...)
+	}
+	return lines, nil
+}
+
+// commitsOf lets the contestants commit in turn.
+func (b *bed) commitsOf(ctx context.Context, s script) ([]line, error) {
+	file := filepath.Join(b.dir, s.name+".pgbench")
+	text := fmt.Sprintf("\\set n random(1, %d)\n\\set r random(1, 1000000000)\n%s;\n", commitRows, s.sql)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("write the script: %w", err)
+	}
+	rates, costs, counts := map[*contestant][]float64{}, map[*contestant]cost{}, map[*contestant]int{}
+	all := b.all()
+	for round := range commitRounds {
+		for i := range all {
+			c := all[(round+i)%len(all)]
+			r, err := b.pgbench(ctx, c, file)
+			if err != nil {
+				return nil, err
+			}
+			rates[c] = append(rates[c], r.rate)
+			costs[c] = costs[c].plus(r.cost)
+			counts[c] += r.commits
+		}
+	}
+	var notes []string
+	for _, c := range all {
+		notes = append(notes, fmt.Sprintf("%-4s  %s commits/s; CPU of 1,000: %s", c.name, spread("%.0f", rates[c]), costs[c].per(counts[c])))
+	}
+	none, ours, bare := rates[b.none], rates[b.ours], rates[b.bare]
+	name := "commits/s, 32 clients, " + s.name
+	return []line{
+		{
+			figure: name, reach: "≥ 0.5 of none", measured: spread("%.0f", ours), baseline: "none " + spread("%.0f", none),
+			ratio: fmt.Sprintf("%.2f", ratio(ours, none)), reached: ratio(ours, none) >= .5, notes: notes,
+		},
+		{
+			figure: name, reach: "≥ 3 times bare", measured: spread("%.0f", ours), baseline: "bare " + spread("%.0f", bare),
+			ratio: fmt.Sprintf("%.2f", ratio(ours, bare)), reached: ratio(ours, bare) >= 3,
+		},
+	}, nil
+}
+
+// carried waits until all of a round is in the streams, makes sure that there is
+// something, and clears it away.
+func (c *contestant) carried(ctx context.Context) error {
+	if !c.captures() {
+		return nil
+	}
+	if err := c.caughtUp(ctx); err != nil {
+		return err
+	}
+	books, err := c.entries(ctx, "books")
+	if err != nil {
+		return err
+	}
+	sessions, err := c.entries(ctx, "processing_sessions")
+	if err != nil {
+		return err
+	}
+	if books+sessions == 0 {
+		return errors.New(c.name + " captured nothing")
+	}
+	return c.clear(ctx)
+}
