@@ -25,6 +25,7 @@ import (
 //  3. It goes on looking until a reading's own snapshot has its xmin above N. By
 //     then every writer that did not ring is over, and that reading saw it.
 //
+// Each is one statement after one reading, so that a test can step through them.
 // Where transactions can be prepared nobody rings and the relay looks every 50 ms.
 type doorbell struct {
 	conn     *pgx.Conn
@@ -40,9 +41,10 @@ type doorbell struct {
 type doorState int
 
 const (
-	listening doorState = iota
-	awake
-	closing // between the two
+	listening doorState = iota // until a ring or the fallback poll; every writer rings
+	awake                      // writers may not ring
+	armed                      // 1 is done
+	closing                    // 2 is done
 )
 
 const (
@@ -54,18 +56,15 @@ const (
 	preparedGap = 50 * time.Millisecond
 )
 
-// openDoorbell listens, and leaves no writer quiet that a leader before us kept
-// from ringing.
+// openDoorbell begins awake, since a leader before us may have kept writers from
+// ringing.
 func openDoorbell(ctx context.Context, conn *pgx.Conn) (*doorbell, error) {
-	d := &doorbell{conn: conn}
+	d := &doorbell{conn: conn, state: awake}
 	if err := conn.QueryRow(ctx, "SELECT current_setting('max_prepared_transactions') <> '0'").Scan(&d.prepared); err != nil {
 		return nil, fmt.Errorf("open the doorbell: %w", err)
 	}
 	if _, err := conn.Exec(ctx, "LISTEN mythic_cache"); err != nil {
 		return nil, fmt.Errorf("open the doorbell: %w", err)
-	}
-	if err := d.close(ctx); err != nil {
-		return nil, err
 	}
 	return d, nil
 }
@@ -77,24 +76,37 @@ func (d *doorbell) saw(ctx context.Context, rows int, snapshot version.Snapshot)
 	case d.prepared:
 		return nil
 	case busy && (d.state != awake || time.Since(d.renewed) > awakeLease/2):
-		d.state, d.renewed = awake, time.Now()
-		const stay = `SELECT setval('mythic_cache.awake_until', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)`
-		if _, err := d.conn.Exec(ctx, stay, awakeLease.Milliseconds()); err != nil {
-			return fmt.Errorf("stay awake: %w", err)
-		}
+		return d.stayAwake(ctx)
 	case !busy && d.state == awake:
-		return d.close(ctx)
+		return d.arm(ctx)
+	case d.state == armed:
+		return d.takeBarrier(ctx)
 	case d.state == closing && snapshot.Xmin > d.barrier:
 		d.state = listening
 	}
 	return nil
 }
 
-// close takes steps 1 and 2.
-func (d *doorbell) close(ctx context.Context) error {
+func (d *doorbell) stayAwake(ctx context.Context) error {
+	d.state, d.renewed = awake, time.Now()
+	const stay = `SELECT setval('mythic_cache.awake_until', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)`
+	if _, err := d.conn.Exec(ctx, stay, awakeLease.Milliseconds()); err != nil {
+		return fmt.Errorf("stay awake: %w", err)
+	}
+	return nil
+}
+
+// arm takes step 1.
+func (d *doorbell) arm(ctx context.Context) error {
 	if _, err := d.conn.Exec(ctx, "SELECT setval('mythic_cache.awake_until', 0)"); err != nil {
 		return fmt.Errorf("let writers ring: %w", err)
 	}
+	d.state = armed
+	return nil
+}
+
+// takeBarrier takes step 2.
+func (d *doorbell) takeBarrier(ctx context.Context) error {
 	var xid string
 	if err := d.conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text").Scan(&xid); err != nil {
 		return fmt.Errorf("let writers ring: %w", err)
@@ -113,7 +125,7 @@ func (d *doorbell) wait(ctx context.Context, until time.Duration) (bool, error) 
 	switch {
 	case d.prepared:
 		gap = preparedGap
-	case d.state == awake:
+	case d.state == awake, d.state == armed:
 		gap = awakePoll
 	case d.state == closing:
 		gap = d.backoff
