@@ -38,7 +38,9 @@ type capture struct {
 	view, eventType string
 	parts           int
 	sql             string
-	joins           []string // columns of changed that a joined mapping needs; none: it reads the changed row alone
+	columns         []string // of changed that the mapping names; none: it names none
+	distinct        bool     // the columns can be compared, so each combination of them is read once
+	joined          bool     // the mapping reads more than the changed row, and so runs twice
 	mapped          string   // the table whose row type changed has, quoted
 	mappedOID       uint32
 }
@@ -148,7 +150,7 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 	var others []reading
 	for _, r := range reads {
 		if r.relname == "changed" && r.kind == "v" {
-			c.joins = r.columns
+			c.columns = r.columns
 		} else {
 			others = append(others, r)
 		}
@@ -156,17 +158,19 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 	if err := allMapped(ctx, tx, others, mapped); err != nil {
 		return c, fmt.Errorf("it %w", err)
 	}
-	if others == nil {
-		c.joins = nil
+	c.joined = others != nil
+	if len(c.columns) == 0 {
+		if c.joined {
+			return c, errors.New("it joins, but names no column of changed to join by")
+		}
 		return c, nil
 	}
-	if len(c.joins) == 0 {
-		return c, errors.New("it joins, but names no column of changed to join by")
-	}
-	distinct := "SELECT DISTINCT c." + strings.Join(quoteAll(c.joins), ", c.") + " FROM changed c"
-	if _, err := readsOf(ctx, tx, distinct, &table, len(c.joins)); err != nil {
+	distinct := "SELECT DISTINCT c." + strings.Join(quoteAll(c.columns), ", c.") + " FROM changed c"
+	_, err = readsOf(ctx, tx, distinct, &table, len(c.columns))
+	if err != nil && c.joined {
 		return c, fmt.Errorf("the columns it joins by: %w", err)
 	}
+	c.distinct = err == nil
 	return c, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"mythiccache/producers/event"
 )
 
 // quote delimits the bodies of generated functions.
@@ -17,25 +19,60 @@ const quote = "$mythic_cache$"
 // of the app has set.
 const asLoads = " SET timezone = 'UTC' SET datestyle = 'ISO'"
 
-// slice is how many join records one outbox row carries at most.
-const slice = 1000
+// Names of the transition tables.
+const (
+	before = "mythic_cache_old"
+	after  = "mythic_cache_new"
+)
 
-// The transition tables of one kind of statement, and how changed is had of them.
+// operation is one kind of statement and the transition tables it has.
 type operation struct {
-	name        string // as it ends the names of trigger and function
-	event       string
-	transitions string
-	with        string // makes changed where no transition table is named so
+	name  string // as it ends the names of trigger and function
+	event string
+	rows  []string
 }
 
 func operations() []operation {
 	return []operation{
-		{"insert", "INSERT", " REFERENCING NEW TABLE AS changed", ""},
-		{"update", "UPDATE", " REFERENCING OLD TABLE AS mythic_cache_old NEW TABLE AS mythic_cache_new",
-			"WITH changed AS (SELECT * FROM mythic_cache_old UNION ALL SELECT * FROM mythic_cache_new) "},
-		{"delete", "DELETE", " REFERENCING OLD TABLE AS changed", ""},
-		{"truncate", "TRUNCATE", "", ""},
+		{"insert", "INSERT", []string{after}},
+		{"update", "UPDATE", []string{before, after}},
+		{"delete", "DELETE", []string{before}},
+		{"truncate", "TRUNCATE", nil},
 	}
+}
+
+// transitions is the clause that names the transition tables.
+func (op operation) transitions() string {
+	if op.rows == nil {
+		return ""
+	}
+	clause := " REFERENCING"
+	for _, table := range op.rows {
+		clause += map[string]string{before: " OLD", after: " NEW"}[table] + " TABLE AS " + table
+	}
+	return clause
+}
+
+// changed begins a query with the rows that a statement changed, of the columns
+// that it names: each combination once, where they can be compared. A statement
+// that touches many rows of few keys is so read in one pass, and joined for few.
+func changed(columns []string, distinct bool, tables ...string) string {
+	selected := "SELECT *"
+	if len(columns) > 0 {
+		selected = "SELECT " + strings.Join(quoteAll(columns), ", ")
+	}
+	if distinct && len(tables) == 1 {
+		return "WITH changed AS (" + strings.Replace(selected, "SELECT", "SELECT DISTINCT", 1) + " FROM " + tables[0] + ") "
+	}
+	all := " ALL "
+	if distinct {
+		all = " "
+	}
+	parts := make([]string, len(tables))
+	for i, table := range tables {
+		parts[i] = selected + " FROM " + table
+	}
+	return "WITH changed AS (" + strings.Join(parts, " UNION"+all) + ") "
 }
 
 // functionName is unique by the table's oid; its name is for the reader.
@@ -53,14 +90,18 @@ func (c capture) remapName(path string) string {
 }
 
 // remapSQL is the function that the relay runs a joined mapping with. The planner
-// may do there what the relay's own session forbids.
+// may do there what the relay's own session forbids. It is no SQL function, since
+// one of those is planned anew at each call.
 func (c capture) remapSQL(path string) string {
 	return fmt.Sprintf(`CREATE OR REPLACE FUNCTION mythic_cache.%s(jsonb) RETURNS SETOF text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = %s%s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
-WITH changed AS (SELECT * FROM jsonb_populate_recordset(NULL::%s, $1))
-SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = %s%s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY WITH changed AS (SELECT * FROM jsonb_populate_recordset(NULL::%s, $1))
+  SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
 %s
-) AS m (%s)) AS m WHERE m.key <> ''
+) AS m (%s)) AS m WHERE m.key <> '';
+END
 %s`, ident(c.remapName(path)), fixed(path), asLoads, quote, c.mapped, keyOf(c.parts), c.sql, columns(c.parts), quote)
 }
 
@@ -75,7 +116,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = %s%s AS %s
 DECLARE
   mc_keys    text[];
   mc_owners  text[];
-  mc_joins   jsonb[];
+  mc_joins   jsonb;
   mc_why     jsonb;
   mc_written boolean := false;
 BEGIN
@@ -86,7 +127,6 @@ BEGIN
 				literal(c.eventType), literal(c.view))
 		}
 	} else {
-		fmt.Fprintf(&b, "  IF NOT EXISTS (%sSELECT FROM changed) THEN\n    RETURN NULL;\n  END IF;\n", op.with)
 		for _, o := range w.owners {
 			o.write(&b, op)
 		}
@@ -94,12 +134,17 @@ BEGIN
 			c.write(&b, op, path)
 		}
 	}
-	fmt.Fprintf(&b, "  IF mc_written THEN\n    PERFORM mythic_cache.ring();\n  END IF;\n  RETURN NULL;\nEND\n%s", quote)
+	fmt.Fprintf(&b, "  IF mc_written AND %s THEN\n    PERFORM mythic_cache.ring();\n  END IF;\n  RETURN NULL;\nEND\n%s", asleep, quote)
 	return b.String()
 }
 
+// asleep spares most statements the call of ring(), which decides. It reads the
+// sequence as ring() does, in an expression that needs no query of its own.
+const asleep = "coalesce(pg_sequence_last_value('mythic_cache.awake_until'), 0) < extract(epoch FROM clock_timestamp()) * 1000"
+
 // guarded is a read whose failure fences the view instead of failing the app's
-// statement. Conflicts between transactions and cancellations stay the app's.
+// statement. Conflicts between transactions and cancellations stay the app's. The
+// block writes nothing, so its subtransaction takes no xid.
 const guarded = `  EXCEPTION
     WHEN transaction_rollback OR operator_intervention THEN
       RAISE;
@@ -108,59 +153,61 @@ const guarded = `  EXCEPTION
   END;
 `
 
+// write reads keys and join columns in one pass over what changed.
 func (c capture) write(b *strings.Builder, op operation, path string) {
+	joins, remap := "NULL::jsonb", "NULL"
+	if c.joined {
+		joins, remap = "(SELECT jsonb_agg(to_jsonb(c)) FROM changed c)", literal(c.remapName(path))
+	}
 	fmt.Fprintf(b, `  mc_keys := NULL; mc_joins := NULL; mc_why := NULL;
   BEGIN
-    %sSELECT array_agg(d.key) INTO mc_keys FROM (SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
+    %sSELECT (SELECT array_agg(DISTINCT left(m.key, %d)) FROM (SELECT %s AS key FROM (
 %s
-) AS m (%s)) AS m WHERE m.key <> '') AS d;
-`, op.with, keyOf(c.parts), c.sql, columns(c.parts))
-	remap := "NULL"
-	if c.joins != nil {
-		remap = literal(c.remapName(path))
-		fmt.Fprintf(b, `    %sSELECT array_agg(s.joins ORDER BY s.i) INTO mc_joins FROM (
-      SELECT r.i, jsonb_agg(r.j) AS joins FROM (
-        SELECT to_jsonb(d) AS j, (row_number() OVER () - 1) / %d AS i FROM (SELECT DISTINCT c.%s FROM changed c) AS d
-      ) AS r GROUP BY r.i
-    ) AS s;
-`, op.with, slice, strings.Join(quoteAll(c.joins), ", c."))
-	}
-	b.WriteString(guarded)
-	fmt.Fprintf(b, "  mc_written := mythic_cache.capture(%s, %s, mc_keys, mc_joins, %s, mc_why) OR mc_written;\n",
-		literal(c.eventType), literal(c.view), remap)
+) AS m (%s)) AS m WHERE m.key <> ''), %s INTO mc_keys, mc_joins;
+%s  mc_written := mythic_cache.capture(%s, %s, mc_keys, mc_joins, %s, mc_why) OR mc_written;
+`, changed(c.columns, c.distinct, op.rows...), event.MaxName+1, keyOf(c.parts), c.sql, columns(c.parts), joins,
+		guarded, literal(c.eventType), literal(c.view), remap)
 }
 
-// write remembers owners. A key that is longer than any entry's may be is not
-// worth an index row that would not fit.
+// write remembers owners. An update can only bring those that its new rows give
+// and its old ones do not: most bring none, and write nothing. What is there
+// already is not looked for first, since a SERIALIZABLE transaction would conflict
+// with every other that looks at the same page of the index. A key that is longer
+// than any entry's may be is not worth an index row that would not fit.
 func (o ownership) write(b *strings.Builder, op operation) {
+	read := func(table string) string {
+		return fmt.Sprintf(`(%sSELECT %s AS key, coalesce(m.owner::text, '') AS owner FROM (
+%s
+) AS m (%s, owner))`, changed(nil, false, table), keyOf(o.parts), o.sql, columns(o.parts))
+	}
+	owned := read(op.rows[len(op.rows)-1])
+	if op.event == "UPDATE" {
+		owned = "(" + owned + "\nEXCEPT\n" + read(before) + ")"
+	}
 	fmt.Fprintf(b, `  mc_keys := NULL; mc_owners := NULL; mc_why := NULL;
   BEGIN
-    %sSELECT array_agg(m.key), array_agg(m.owner) INTO mc_keys, mc_owners FROM (
-      SELECT DISTINCT ON (m.key) m.key, coalesce(m.owner, '') AS owner FROM (SELECT %s AS key, m.owner::text AS owner FROM (
-%s
-) AS m (%s, owner)) AS m WHERE m.key <> '' AND octet_length(m.key) <= 512) AS m;
+    SELECT array_agg(m.key), array_agg(m.owner) INTO mc_keys, mc_owners FROM %s AS m
+    WHERE m.key <> '' AND octet_length(m.key) <= %d;
 %s  IF mc_why IS NOT NULL THEN
     mc_written := mythic_cache.capture(%s, %s, NULL, NULL, NULL, mc_why) OR mc_written;
-  ELSE
+  ELSIF mc_keys IS NOT NULL THEN
     INSERT INTO mythic_cache.owners (view, key, owner)
-    SELECT %s, u.key, u.owner FROM unnest(mc_keys, mc_owners) AS u(key, owner)
-    WHERE NOT EXISTS (SELECT FROM mythic_cache.owners w WHERE w.view = %s AND w.key = u.key)
-    ON CONFLICT DO NOTHING;
+    SELECT %s, u.key, u.owner FROM unnest(mc_keys, mc_owners) AS u(key, owner) ON CONFLICT DO NOTHING;
   END IF;
-`, op.with, keyOf(o.parts), o.sql, columns(o.parts), guarded, literal(o.eventType), literal(o.view), literal(o.view), literal(o.view))
+`, owned, event.MaxName, guarded, literal(o.eventType), literal(o.view), literal(o.view))
 }
 
 // triggerSQL installs the function of one kind of statement.
 func (w *watched) triggerSQL(op operation) string {
 	return fmt.Sprintf("CREATE OR REPLACE TRIGGER %s AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION mythic_cache.%s()",
-		ident(triggerName(op.name)), op.event, w.name, op.transitions, ident(w.functionName(op.name)))
+		ident(triggerName(op.name)), op.event, w.name, op.transitions(), ident(w.functionName(op.name)))
 }
 
 // statements is all that watching the table takes, and the names of the functions
 // that it makes.
 func (w *watched) statements(path string) (sql, functions []string) {
 	for _, c := range w.captures {
-		if c.joins != nil {
+		if c.joined {
 			sql = append(sql, c.remapSQL(path))
 			functions = append(functions, c.remapName(path))
 		}
