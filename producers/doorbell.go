@@ -34,7 +34,8 @@ type doorbell struct {
 	renewed  time.Time // when awake_until was last set, by our clock
 	barrier  uint64    // N
 	backoff  time.Duration
-	window   [10]int // rows found in each of the last tenths of rateWindow
+	pace     time.Duration // between readings while awake
+	window   [10]int       // rows found in each of the last tenths of rateWindow
 	slot     int64
 }
 
@@ -50,6 +51,8 @@ const (
 const (
 	awakeLease  = 100 * time.Millisecond
 	awakePoll   = time.Millisecond
+	awakeMost   = 10 * time.Millisecond
+	pacePerRow  = 10 * time.Microsecond // of the last rateWindow: 1 ms between readings at 1,000 rows a second, 10 at 10,000
 	rateWindow  = 100 * time.Millisecond
 	awakeFrom   = 40 // rows in a rateWindow from which on the relay looks by itself
 	closingMost = 20 * time.Millisecond
@@ -71,7 +74,9 @@ func openDoorbell(ctx context.Context, conn *pgx.Conn) (*doorbell, error) {
 
 // saw notes what a complete reading found, and moves from state to state.
 func (d *doorbell) saw(ctx context.Context, rows int, snapshot version.Snapshot) error {
-	busy := d.rate(time.Now(), rows) >= awakeFrom
+	rate := d.rate(time.Now(), rows)
+	busy := rate >= awakeFrom
+	d.pace = min(max(time.Duration(rate)*pacePerRow, awakePoll), awakeMost)
 	switch {
 	case d.prepared:
 		return nil
@@ -126,7 +131,7 @@ func (d *doorbell) wait(ctx context.Context, until time.Duration) (bool, error) 
 	case d.prepared:
 		gap = preparedGap
 	case d.state == awake, d.state == armed:
-		gap = awakePoll
+		gap = d.pace
 	case d.state == closing:
 		gap = d.backoff
 		d.backoff = min(2*d.backoff, closingMost)
