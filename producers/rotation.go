@@ -84,19 +84,30 @@ func (r *rotation) advance(ctx context.Context, slot int) error {
 	return nil
 }
 
+// allSeen asks for a partition's highest xid, and has no answer where the partition
+// is empty or holds a row that one of two positions has not seen: the one noted one
+// retention ago at least, and the present one. It looks for what is new to them as
+// the relay does, so that it costs nothing how much is old, or how long another
+// transaction has been open: in the second look, nobody can write there.
+// $1 epoch, $2 retention, $3 the present position.
+func allSeen(table string) string {
+	return fmt.Sprintf(`SELECT (SELECT o.xid::text FROM %[1]s o ORDER BY o.xid DESC LIMIT 1) FROM (
+			SELECT p.snapshot FROM mythic_cache.positions p
+			WHERE p.epoch = $1 AND p.at <= clock_timestamp() - $2::interval ORDER BY p.at DESC LIMIT 1
+		) AS old
+		WHERE EXISTS (SELECT FROM %[1]s)
+			AND NOT EXISTS (SELECT FROM %[1]s o WHERE o.xid >= pg_snapshot_xmax(old.snapshot))
+			AND NOT EXISTS (SELECT FROM %[1]s o WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(old.snapshot))))
+			AND NOT EXISTS (SELECT FROM %[1]s o WHERE o.xid >= pg_snapshot_xmax($3::text::pg_snapshot))
+			AND NOT EXISTS (SELECT FROM %[1]s o WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip($3::text::pg_snapshot))))`, table)
+}
+
 // truncate empties a partition all of whose rows the relay had sent one retention
 // ago and has sent now (Redis may have lost its tail in between). It looks after
 // it has locked: a row that a slow writer put there after a look would be lost.
 func (r *rotation) truncate(ctx context.Context, slot int, at position) (done bool, err error) {
 	table := fmt.Sprintf("mythic_cache.outbox_%d", slot)
-	// $1 epoch, $2 retention, $3 the present position. NULL: nothing to do.
-	look := fmt.Sprintf(`SELECT (SELECT o.xid::text FROM %[1]s o ORDER BY o.xid DESC LIMIT 1) FROM (
-			SELECT p.snapshot FROM mythic_cache.positions p
-			WHERE p.epoch = $1 AND p.at <= clock_timestamp() - $2::interval ORDER BY p.at DESC LIMIT 1
-		) AS old
-		WHERE EXISTS (SELECT FROM %[1]s)
-			AND NOT EXISTS (SELECT FROM %[1]s o WHERE o.xid >= pg_snapshot_xmin(old.snapshot) AND NOT pg_visible_in_snapshot(o.xid, old.snapshot))
-			AND NOT EXISTS (SELECT FROM %[1]s o WHERE o.xid >= pg_snapshot_xmin($3::text::pg_snapshot) AND NOT pg_visible_in_snapshot(o.xid, $3::text::pg_snapshot))`, table)
+	look := allSeen(table)
 	args := []any{int64(at.epoch), r.retention, at.seen.String()}
 	var highest string
 	err = r.conn.QueryRow(ctx, look, args...).Scan(&highest)

@@ -1,6 +1,7 @@
 package producers
 
 import (
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -133,6 +134,38 @@ func TestRotationLooksAfterItHasLocked(t *testing.T) {
 	do(t, late, `COMMIT`)
 	if err := <-done; err != nil || r.rows() != 2 {
 		t.Errorf("%d rows left, %v", r.rows(), err)
+	}
+}
+
+// While rotation looks for the second time nobody can write to the partition. How
+// much is in there must not matter, nor an old transaction that is still open.
+func TestRotationLooksAtLittle(t *testing.T) {
+	r := newTurns(t)
+	open := r.connect()
+	do(t, open, `BEGIN; SELECT pg_current_xact_id()`)
+	for range 3 { // in transactions of their own, behind the open one
+		r.exec(`SELECT count(mythic_cache.publish('run.started', 'r' || n)) FROM generate_series(1, 10000) n`)
+	}
+	r.now()
+	r.exec(`INSERT INTO mythic_cache.positions (at, epoch, snapshot) VALUES (clock_timestamp() - interval '1 hour', 1, $1::text::pg_snapshot)`, r.at.seen.String())
+	do(t, r.rotation.conn, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET plan_cache_mode = force_generic_plan`)
+	var text string
+	err := r.rotation.conn.QueryRow(t.Context(), `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) `+allSeen("mythic_cache.outbox_0"), int64(1), time.Minute, r.at.seen.String()).Scan(&text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plan []struct {
+		Plan struct {
+			Rows    float64 `json:"Actual Rows"`
+			Buffers int     `json:"Shared Hit Blocks"`
+			Read    int     `json:"Shared Read Blocks"`
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &plan); err != nil {
+		t.Fatal(err)
+	}
+	if p := plan[0].Plan; p.Rows != 1 || p.Buffers+p.Read > 60 {
+		t.Errorf("a look at 30,000 rows took %d pages and said yes %v times", p.Buffers+p.Read, p.Rows)
 	}
 }
 
