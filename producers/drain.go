@@ -48,6 +48,7 @@ type row struct {
 type batch struct {
 	snapshot version.Snapshot // of the statement
 	rows     []row
+	found    int  // of the outbox among them; the rest are keys of second runs
 	more     bool // rows were left out
 }
 
@@ -60,7 +61,7 @@ func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (
 	}
 	defer rows.Close()
 	var b batch
-	size, taken := 0, 0
+	size := 0
 	for rows.Next() {
 		r, waits, err := b.scan(rows, from.epoch)
 		if err != nil {
@@ -70,9 +71,9 @@ func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (
 			break
 		}
 		if !r.again {
-			taken++
+			b.found++
 		}
-		if size > batchBytes && taken > 1 { // one row always, or there would be no end
+		if size > batchBytes && b.found > 1 { // one row always, or there would be no end
 			b.more = true
 			break // Close reads the rest and drops it
 		}
@@ -83,7 +84,7 @@ func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (
 	if err := rows.Err(); err != nil {
 		return batch{}, fmt.Errorf("read the outbox: %w", err)
 	}
-	b.more = b.more || taken >= limit
+	b.more = b.more || b.found >= limit
 	return b, nil
 }
 
