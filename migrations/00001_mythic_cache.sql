@@ -58,7 +58,7 @@ $$;
 --   view, no subject     the whole view is to be fenced; data may say why
 --   joins set            also, or only: join columns that the relay maps again,
 --                        with the function named in remap
-CREATE SEQUENCE mythic_cache.outbox_id CACHE 20;
+CREATE SEQUENCE mythic_cache.outbox_id CACHE 100;
 
 -- The slot that is written to. A sequence and no row: it is read in a microsecond
 -- (pg_sequence_last_value needs no query), newest value for old snapshots too.
@@ -296,6 +296,14 @@ CREATE TABLE mythic_cache.triggers (
   installed timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- What the triggers were last brought in line with: the views, and the release that
+-- generated them.
+CREATE TABLE mythic_cache.installation (
+  only_row   boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
+  generation text        NOT NULL,
+  at         timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The events of runs, for as long as their documents may be asked for. The same
 -- event twice is one row.
 CREATE TABLE mythic_cache.run_events (
@@ -402,6 +410,7 @@ DROP AGGREGATE mythic_cache.fold(jsonb);
 DROP FUNCTION mythic_cache.merge_patch(jsonb, jsonb);
 DROP TABLE mythic_cache.owners;
 DROP TABLE mythic_cache.run_events;
+DROP TABLE mythic_cache.installation;
 DROP TABLE mythic_cache.triggers;
 DROP FUNCTION mythic_cache.remap(text, jsonb, integer);
 DROP FUNCTION mythic_cache.capture(text, text, text[], jsonb, text, jsonb);

@@ -44,6 +44,7 @@ type bed struct {
 type fences struct {
 	mu     sync.Mutex
 	all    []version.Version
+	views  map[string][]version.Version
 	ensure int
 }
 
@@ -52,6 +53,25 @@ func (f *fences) FenceAll(_ context.Context, at version.Version) error {
 	defer f.mu.Unlock()
 	f.all = append(f.all, at)
 	return nil
+}
+
+func (f *fences) FenceViews(_ context.Context, names []string, at version.Version) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.views == nil {
+		f.views = map[string][]version.Version{}
+	}
+	for _, name := range names {
+		f.views[name] = append(f.views[name], at)
+	}
+	return nil
+}
+
+// of returns the versions at which one view was fenced.
+func (f *fences) of(view string) []version.Version {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.views[view])
 }
 
 func (f *fences) EnsureViews(context.Context, version.Version) error {
@@ -96,7 +116,7 @@ func newBedOn(t *testing.T, pg *testserver.Postgres, views *view.Set) *bed {
 	}
 	b.conn = b.connect()
 	b.exec(migrations.DemoTables())
-	b.install()
+	b.installQuietly()
 	return b
 }
 
@@ -107,6 +127,20 @@ func (b *bed) install() []string {
 		b.t.Fatal(err)
 	}
 	return said
+}
+
+// drift is what Examine finds, in one.
+func (b *bed) drift(views *view.Set) error {
+	b.t.Helper()
+	d, err := Examine(b.t.Context(), b.conn, views)
+	return errors.Join(err, d.Err())
+}
+
+// installQuietly installs and forgets that views were invalidated by that.
+func (b *bed) installQuietly() {
+	b.t.Helper()
+	b.install()
+	b.exec(`TRUNCATE mythic_cache.outbox`)
 }
 
 // connect opens a connection that is closed after the test.

@@ -1,7 +1,8 @@
 -- What the query of a view reads, by its rule's dependencies: each relation with
 -- the columns that are named (none where only the relation is). Plain views and
 -- functions with a parsed body on the way are looked through; functions of other
--- languages are opaque.
+-- languages are opaque. Beside the relations stand, with kind '', the rules and
+-- functions on the way, each with its xmin for a name.
 -- $1: the view.  $2: a relation that is not looked through, or 0.
 WITH RECURSIVE readers(classid, objid) AS (
   SELECT 'pg_rewrite'::regclass::oid, r.oid FROM pg_rewrite r WHERE r.ev_class = $1::regclass
@@ -27,4 +28,10 @@ LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND 
 WHERE c.oid <> $1::regclass AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'p', 'm', 'f', 'v')
   AND (c.relkind <> 'v' OR c.oid = $2)
 GROUP BY 1, 2, 3
+UNION ALL
+SELECT r.oid, r.xmin::text, '', '{}' FROM readers JOIN pg_rewrite r ON r.oid = readers.objid
+WHERE readers.classid = 'pg_rewrite'::regclass AND r.ev_class <> $1::regclass
+UNION ALL
+SELECT p.oid, p.xmin::text, '', '{}' FROM readers JOIN pg_proc p ON p.oid = readers.objid
+WHERE readers.classid = 'pg_proc'::regclass
 ORDER BY 2

@@ -33,10 +33,14 @@ type present struct {
 }
 
 func readPresent(ctx context.Context, conn *pgx.Conn) (present, error) {
+	return scanPresent(conn.QueryRow(ctx, epochSQL))
+}
+
+func scanPresent(row pgx.Row) (present, error) {
 	var epoch int64
 	var recovery bool
 	var snapshot, truncated string
-	if err := conn.QueryRow(ctx, epochSQL).Scan(&epoch, &recovery, &snapshot, &truncated); err != nil {
+	if err := row.Scan(&epoch, &recovery, &snapshot, &truncated); err != nil {
 		return present{}, fmt.Errorf("read the epoch: %w", err)
 	}
 	if recovery {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // errEpoch says that the database has another epoch than the position.
@@ -14,11 +16,11 @@ var errEpoch = errors.New("the epoch has changed")
 const backlogMost = 100_000
 
 // heartbeat keeps the leader's session, and finds out without any traffic that
-// Redis lost something or the database began another epoch. behind is set in the
-// middle of a backlog.
+// Redis lost something, the database began another epoch, or a table became another
+// than the triggers were made for. behind is set in the middle of a backlog.
 func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	l.beat = time.Now()
-	now, err := readPresent(ctx, l.conn)
+	shapes, now, err := l.present(ctx)
 	if err != nil {
 		return err
 	}
@@ -34,6 +36,9 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	case lost != "":
 		return fmt.Errorf("%w: %s", errLost, lost)
 	}
+	if err := l.guard(ctx, shapes, now.snapshot.Version()); err != nil {
+		return err
+	}
 	if time.Since(l.ensured) >= fallbackPoll {
 		l.ensured = time.Now()
 		if err := l.relay.o.Fences.EnsureViews(ctx, now.snapshot.Version()); err != nil {
@@ -42,6 +47,9 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	}
 	if behind {
 		return l.count(ctx)
+	}
+	if err := l.weigh(ctx); err != nil {
+		return err
 	}
 	l.confirmed = true
 	// What was read and found empty: noted so that a new leader has less to read,
@@ -64,6 +72,21 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	return err
 }
 
+// present reads the shapes of views and, after them, the state of the database, in
+// one round trip.
+func (l *lead) present(ctx context.Context) (shapes map[string]shape, now present, err error) {
+	both := &pgx.Batch{}
+	both.Queue(shapeSQL, l.relay.watch.args()...)
+	both.Queue(epochSQL)
+	replies := l.conn.SendBatch(ctx, both)
+	defer func() { err = errors.Join(err, replies.Close()) }()
+	if shapes, err = scanShapes(replies.Query()); err != nil {
+		return nil, now, err
+	}
+	now, err = scanPresent(replies.QueryRow())
+	return shapes, now, err
+}
+
 // count notes how many rows wait: those of transactions that were in progress at
 // the position, and those behind it.
 func (l *lead) count(ctx context.Context) error {
@@ -79,5 +102,5 @@ func (l *lead) count(ctx context.Context) error {
 	}
 	l.relay.metrics.backlog.Set(float64(n))
 	l.relay.set(func(s *RelayState) { s.Backlog = n })
-	return nil
+	return l.weigh(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,56 +24,169 @@ const installLock = 0x6d7974686963_02
 type footprint struct {
 	relation  uint32
 	name      string
+	views     []string
 	functions []string
 	hash      string
 	whole     bool // all triggers are there and enabled
 }
+
+// How long an installation waits for the lock on a table, and may so make the
+// table's writers queue behind it: one that was asked for, and one that nobody
+// asked for and that comes again.
+const (
+	installWait = 5 * time.Second
+	mendWait    = 50 * time.Millisecond
+)
 
 // Install brings the triggers on the app's tables in line with the views and
 // returns, a sentence each, what it changed and what has to wait for tables that
 // do not exist yet. Table names are resolved by the connection's search_path,
 // which the triggers keep. A view whose load or mapping reads a table that it
 // does not map is refused, and nothing is changed. What is as it should be is not
-// touched, and so not locked.
+// touched, and so not locked. A view is invalidated as a whole where Install
+// touches a table of its: what was changed there before went unnoticed.
 func Install(ctx context.Context, conn *pgx.Conn, views *view.Set) (installed []string, err error) {
-	err = inTransaction(ctx, conn, func(tx pgx.Tx) error {
-		p, there, err := compare(ctx, tx, views)
-		if err != nil {
-			return err
-		}
-		behind := p.behind(there)
-		// Owners of rows from before the triggers. First of all, so that it is no
-		// event for each; what changes until the triggers stand, they see as old rows.
-		for _, w := range behind {
-			if err := w.rememberOwners(ctx, tx); err != nil {
-				return err
-			}
-		}
-		for _, w := range behind {
-			if err := w.install(ctx, tx, p.path, there[w.oid].functions); err != nil {
-				return fmt.Errorf("watch %s: %w", w.name, err)
-			}
-			installed = append(installed, fmt.Sprintf("%s is watched for %s", w.name, strings.Join(w.views(), ", ")))
-		}
-		for _, left := range p.abandoned(there) {
-			if err := left.remove(ctx, tx); err != nil {
-				return err
-			}
-			installed = append(installed, left.name+" is no longer watched")
-		}
-		installed = append(installed, p.waiting...)
-		return nil
+	err = inTransaction(ctx, conn, installWait, func(tx pgx.Tx) error {
+		installed, err = install(ctx, tx, views, false)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("install triggers: %w", err)
+	}
+	return installed, nil
+}
+
+// ErrOthersViews says that somebody has installed triggers for other views, or
+// with another release of this program, since.
+var ErrOthersViews = errors.New("the triggers were installed for other views, or by another release: `mythic-cache migrate up` installs these")
+
+// Mend is an Install that nobody asked for: it waits for no lock longer than 50 ms,
+// and leaves alone what others installed with ErrOthersViews. Two releases side by
+// side would else undo each other's work without end.
+func Mend(ctx context.Context, conn *pgx.Conn, views *view.Set) (installed []string, err error) {
+	err = inTransaction(ctx, conn, mendWait, func(tx pgx.Tx) error {
+		installed, err = install(ctx, tx, views, true)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mend triggers: %w", err)
+	}
+	return installed, nil
+}
+
+func install(ctx context.Context, tx pgx.Tx, views *view.Set, oursAlone bool) (installed []string, err error) {
+	p, there, err := compare(ctx, tx, views)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.refusal(); err != nil {
+		return nil, err
+	}
+	if err := noteGeneration(ctx, tx, generation(views, p.path), oursAlone); err != nil {
+		return nil, err
+	}
+	behind := p.behind(there)
+	// Owners of rows from before the triggers. First of all, so that it is no
+	// event for each; what changes until the triggers stand, they see as old rows.
+	for _, w := range behind {
+		if err := w.rememberOwners(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
+	var concerned []string
+	for _, w := range behind {
+		if err := w.install(ctx, tx, p.path, there[w.oid].functions); err != nil {
+			return nil, fmt.Errorf("watch %s: %w", w.name, err)
+		}
+		installed = append(installed, fmt.Sprintf("%s is watched for %s", w.name, strings.Join(w.views(), ", ")))
+		concerned = slices.Concat(concerned, w.views(), there[w.oid].views)
+	}
+	for _, left := range p.abandoned(there) {
+		if err := left.remove(ctx, tx); err != nil {
+			return nil, err
+		}
+		installed = append(installed, left.name+" is no longer watched")
+		concerned = append(concerned, left.views...)
+	}
+	if err := fenceInstalled(ctx, tx, views, concerned); err != nil {
+		return nil, err
+	}
+	for _, t := range p.waiting {
+		installed = append(installed, t.why.Error())
 	}
 	slices.Sort(installed)
 	return installed, nil
 }
 
+// fenceInstalled has views invalidated as a whole. It comes last: now the triggers
+// hold their tables' locks, so whoever changed something without a trigger has
+// committed, and the relay sees that before it sees this row.
+func fenceInstalled(ctx context.Context, tx pgx.Tx, views *view.Set, concerned []string) error {
+	var names, types []string
+	for _, v := range views.All() {
+		if slices.Contains(concerned, v.Name) && len(v.Tables) > 0 {
+			names, types = append(names, v.Name), append(types, v.Tables[0].Topic()+".changed")
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	const fence = `INSERT INTO mythic_cache.outbox (type, view, data) SELECT u.type, u.view, $3::jsonb FROM unnest($1::text[], $2::text[]) AS u(type, view)`
+	if _, err := tx.Exec(ctx, fence, types, names, whyInstalled); err != nil {
+		return fmt.Errorf("invalidate views: %w", err)
+	}
+	if _, err := tx.Exec(ctx, "SELECT mythic_cache.ring()"); err != nil {
+		return fmt.Errorf("ring for the relay: %w", err)
+	}
+	return nil
+}
+
+// whyInstalled is in the outbox's data of a view that Install has invalidated.
+const whyInstalled = `{"installed": true}`
+
+// generation tells installations apart that would not do the same to the same
+// tables: by the views, the search_path, and the text that this release generates.
+func generation(views *view.Set, path string) string {
+	var all []string
+	for _, v := range views.All() {
+		for _, m := range v.Tables {
+			c := captureOf(v, m, relation{name: m.Table})
+			joined := c
+			joined.columns, joined.distinct, joined.joined = []string{"a"}, true, true
+			w := watched{name: m.Table, relname: m.Topic(), captures: []capture{c, joined}}
+			statements, _ := w.statements(path)
+			all = append(all, statements...)
+		}
+		for _, m := range v.Owners {
+			w := watched{name: m.Table, relname: m.Topic(), owners: []ownership{ownershipOf(v, m)}}
+			statements, _ := w.statements(path)
+			all = append(all, statements...)
+		}
+	}
+	return hashOf(all)
+}
+
+func noteGeneration(ctx context.Context, tx pgx.Tx, generation string, oursAlone bool) error {
+	if oursAlone {
+		var same bool
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM mythic_cache.installation WHERE generation = $1)", generation).Scan(&same); err != nil {
+			return fmt.Errorf("read who installed last: %w", err)
+		}
+		if !same {
+			return ErrOthersViews
+		}
+	}
+	const note = `INSERT INTO mythic_cache.installation (generation) VALUES ($1)
+		ON CONFLICT (only_row) DO UPDATE SET generation = excluded.generation, at = clock_timestamp()`
+	if _, err := tx.Exec(ctx, note, generation); err != nil {
+		return fmt.Errorf("note who installed: %w", err)
+	}
+	return nil
+}
+
 // Uninstall takes our triggers off every table.
 func Uninstall(ctx context.Context, conn *pgx.Conn) error {
-	err := inTransaction(ctx, conn, func(tx pgx.Tx) error {
+	err := inTransaction(ctx, conn, installWait, func(tx pgx.Tx) error {
 		there, err := footprints(ctx, tx)
 		if err != nil {
 			return err
@@ -88,40 +202,6 @@ func Uninstall(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("uninstall triggers: %w", err)
 	}
 	return nil
-}
-
-// Drift reports, all in one, what Install would change or refuse, or nil: other
-// views, a replaced table, a new partition, a disabled trigger, a column gone.
-func Drift(ctx context.Context, conn *pgx.Conn, views *view.Set) error {
-	tx, err := conn.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("compare triggers with views: %w", err)
-	}
-	defer tx.Rollback(ctx) // it changed nothing
-	p, there, err := compare(ctx, tx, views)
-	if err != nil {
-		return fmt.Errorf("compare triggers with views: %w", err)
-	}
-	var drift []error
-	for _, w := range p.tables {
-		statements, _ := w.statements(p.path)
-		old, ok := there[w.oid]
-		switch {
-		case !ok:
-			drift = append(drift, fmt.Errorf("%s is not watched", w.name))
-		case !old.whole:
-			drift = append(drift, fmt.Errorf("%s lacks triggers, or has disabled ones", w.name))
-		case old.hash != hashOf(statements):
-			drift = append(drift, fmt.Errorf("%s is watched for other views than these", w.name))
-		}
-	}
-	for _, left := range p.abandoned(there) {
-		drift = append(drift, fmt.Errorf("%s is watched, but no view maps it", left.name))
-	}
-	for _, sentence := range p.waiting {
-		drift = append(drift, errors.New(sentence))
-	}
-	return errors.Join(drift...)
 }
 
 // compare plans the views and reads what is installed.
@@ -157,7 +237,7 @@ func (p *plan) abandoned(there map[uint32]footprint) []footprint {
 }
 
 func footprints(ctx context.Context, tx pgx.Tx) (map[uint32]footprint, error) {
-	const query = `SELECT t.relation, t.name, t.functions, t.hash,
+	const query = `SELECT t.relation, t.name, t.views, t.functions, t.hash,
 			(SELECT count(*) FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid
 			 WHERE g.tgrelid = t.relation AND NOT g.tgisinternal AND g.tgname LIKE 'mythic\_cache\_%'
 			   AND g.tgenabled IN ('O', 'A') AND f.proname::text = ANY (t.functions)) = 4
@@ -167,7 +247,7 @@ func footprints(ctx context.Context, tx pgx.Tx) (map[uint32]footprint, error) {
 		return nil, fmt.Errorf("read what is installed: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f footprint, err error) {
-		return f, row.Scan(&f.relation, &f.name, &f.functions, &f.hash, &f.whole)
+		return f, row.Scan(&f.relation, &f.name, &f.views, &f.functions, &f.hash, &f.whole)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read what is installed: %w", err)
@@ -268,13 +348,14 @@ func hashOf(statements []string) string {
 
 // inTransaction runs do alone among installations, with a bound on how long a
 // table's writers can be made to queue behind a lock that we wait for.
-func inTransaction(ctx context.Context, conn *pgx.Conn, do func(pgx.Tx) error) error {
+func inTransaction(ctx context.Context, conn *pgx.Conn, wait time.Duration, do func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(installLock)); err != nil {
 			return fmt.Errorf("wait for another installation: %w", err)
 		}
 		// Times are told as in loads: the keys of owners are made here, too.
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'"); err != nil {
+		settings := fmt.Sprintf("SET LOCAL lock_timeout = %d; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'", wait.Milliseconds())
+		if _, err := tx.Exec(ctx, settings); err != nil {
 			return fmt.Errorf("bound the wait for locks: %w", err)
 		}
 		return do(tx)

@@ -40,6 +40,7 @@ type lead struct {
 	beat      time.Time
 	ensured   time.Time         // when absent view keys were last made
 	retry     time.Duration     // pause before the next attempt, while Redis fails
+	weighed   time.Time         // when the outbox was last weighed
 	broken    map[string]string // view → why its keys cannot be told, to tell it once
 }
 
@@ -223,10 +224,10 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 	l.remapKeys = remapKeys
 	for _, s := range b.steps(l.from, l.note) {
 		if err := l.append(ctx, s); err != nil {
-			return len(b.rows), true, err
+			return b.found, true, err
 		}
 		if ctx.Err() != nil {
-			return len(b.rows), true, ctx.Err()
+			return b.found, true, ctx.Err()
 		}
 	}
 	switch {
@@ -246,7 +247,7 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		l.relay.metrics.lastDrain.SetToCurrentTime()
 		l.relay.set(func(s *RelayState) { s.Backlog, s.LastDrain = 0, l.drained })
 	}
-	return len(b.rows), b.more, nil
+	return b.found, b.more, nil
 }
 
 // append does one step. What has begun is finished, so that a shutdown leaves no
@@ -266,7 +267,7 @@ func (l *lead) append(ctx context.Context, s step) error {
 // note logs, once for each reason, that a view is fenced because its keys could
 // not be told.
 func (l *lead) note(e event.Event, why string) {
-	if why == "" || why == `{"truncated": true}` {
+	if why == "" || why == `{"truncated": true}` || why == whyInstalled {
 		return
 	}
 	l.relay.metrics.broken.WithLabelValues(e.View).Inc()

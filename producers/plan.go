@@ -1,6 +1,7 @@
 package producers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"mythiccache/cache/view"
 )
@@ -20,8 +22,16 @@ var parameter = regexp.MustCompile(`\$\d+`)
 // their names.
 type plan struct {
 	tables  []*watched
-	waiting []string // a sentence for each view whose tables do not exist yet
-	path    string   // the search_path that all names were resolved by
+	waiting []trouble           // views whose tables do not exist yet
+	broken  []trouble           // views that cannot be kept true as they are
+	objects map[string][]object // what each view reads its tables through
+	path    string              // the search_path that all names were resolved by
+}
+
+// trouble is what keeps one view out of a plan, in a sentence.
+type trouble struct {
+	view string
+	why  error
 }
 
 // watched is one table or partition and what its changed rows concern.
@@ -59,26 +69,41 @@ type relation struct {
 	kind          string
 }
 
-// makePlan works out what the views ask for. It makes temporary views and so
-// wants a transaction that is rolled back, or a savepoint.
+// share is what a mapping adds to a table and all that inherits from it.
+type share struct {
+	among []relation
+	give  func(*watched)
+}
+
+// makePlan works out what the views ask for. It makes temporary views, and takes
+// them back. Its error is what kept it from looking; what it saw is in the plan.
 func makePlan(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, error) {
-	p := &plan{}
+	p := &plan{objects: map[string][]object{}}
 	const path = `SELECT coalesce(string_agg(quote_ident(s), ', ' ORDER BY n), '') FROM unnest(current_schemas(false)) WITH ORDINALITY AS u(s, n) WHERE s NOT LIKE 'pg\_temp%'`
 	if err := tx.QueryRow(ctx, path).Scan(&p.path); err != nil {
 		return nil, fmt.Errorf("read the search path: %w", err)
 	}
 	byOID := map[uint32]*watched{}
-	var wrong []error
 	for _, v := range views.All() {
 		if v.Model {
 			continue
 		}
-		if err := p.add(ctx, tx, v, byOID); err != nil {
-			wrong = append(wrong, fmt.Errorf("view %s: %w", v.Name, err))
+		shares, err := p.shares(ctx, tx, v)
+		switch {
+		case err != nil && couldNotLook(ctx, tx.Conn(), err):
+			return nil, fmt.Errorf("view %s: %w", v.Name, err)
+		case err != nil:
+			p.broken = append(p.broken, trouble{v.Name, fmt.Errorf("view %s: %w", v.Name, err)})
+			continue
 		}
-	}
-	if err := errors.Join(wrong...); err != nil {
-		return nil, err
+		for _, s := range shares {
+			for _, m := range s.among {
+				if byOID[m.oid] == nil {
+					byOID[m.oid] = &watched{oid: m.oid, name: m.name, relname: m.relname}
+				}
+				s.give(byOID[m.oid])
+			}
+		}
 	}
 	for _, w := range byOID {
 		p.tables = append(p.tables, w)
@@ -87,65 +112,104 @@ func makePlan(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, error) {
 	return p, nil
 }
 
-// add plans one view, or notes that it waits for tables.
-func (p *plan) add(ctx context.Context, tx pgx.Tx, v *view.View, byOID map[uint32]*watched) error {
-	tables := map[string]relation{}
-	var missing []string
+// couldNotLook tells what kept us from looking, and may not the next time, from
+// what was seen: a lock that somebody holds, a server that stops.
+func couldNotLook(ctx context.Context, conn *pgx.Conn, err error) bool {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return slices.Contains([]string{"08", "25", "40", "53", "55", "57", "58", "XX"}, refused.Code[:2])
+	}
+	return ctx.Err() != nil || conn.IsClosed()
+}
+
+// shares works out what one view asks for, or notes that it waits for tables. What
+// it does to the transaction it undoes, whatever it comes to.
+func (p *plan) shares(ctx context.Context, tx pgx.Tx, v *view.View) (shares []share, err error) {
+	tx, err = tx.Begin(ctx) // a savepoint
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	defer func() { err = errors.Join(err, tx.Rollback(ctx)) }()
+	tables, missing, err := tablesOf(ctx, tx, v)
+	if err != nil {
+		return nil, err
+	}
+	if missing != nil {
+		p.waiting = append(p.waiting, trouble{v.Name, fmt.Errorf("view %s waits for tables that do not exist yet: %s", v.Name, strings.Join(missing, ", "))})
+		return nil, nil
+	}
+	mapped := map[uint32]bool{}
+	for _, m := range v.Tables {
+		mapped[tables[m.Table].oid] = true
+	}
+	reads, through, err := readsOf(ctx, tx, "SELECT 1 AS one FROM (\n"+trim(parameter.ReplaceAllString(v.Load, "NULL"))+"\n) AS l", nil, 0)
+	if err != nil {
+		return nil, fmt.Errorf("its load: %w", err)
+	}
+	if err := allMapped(ctx, tx, reads, mapped); err != nil {
+		return nil, fmt.Errorf("its load %w", err)
+	}
+	for _, m := range v.Tables {
+		among, err := family(ctx, tx, tables[m.Table])
+		if err != nil {
+			return nil, err
+		}
+		c, more, err := planCapture(ctx, tx, v, m, tables[m.Table], mapped)
+		if err != nil {
+			return nil, fmt.Errorf("the mapping of %s (line %d): %w", m.Table, m.Line, err)
+		}
+		through = append(through, more...)
+		shares = append(shares, share{among, func(w *watched) { w.captures = append(w.captures, c) }})
+	}
+	for _, m := range v.Owners {
+		among, err := family(ctx, tx, tables[m.Table])
+		if err != nil {
+			return nil, err
+		}
+		table := tables[m.Table]
+		o := ownershipOf(v, m)
+		_, more, err := readsOf(ctx, tx, "SELECT m.* FROM (\n"+o.sql+"\n) AS m ("+columns(o.parts)+", owner)", &table, o.parts+1)
+		if err != nil {
+			return nil, fmt.Errorf("the owners of %s (line %d): %w", m.Table, m.Line, err)
+		}
+		through = append(through, more...)
+		shares = append(shares, share{among, func(w *watched) { w.owners = append(w.owners, o) }})
+	}
+	slices.SortFunc(through, func(a, b object) int { return cmp.Compare(a.oid, b.oid) })
+	p.objects[v.Name] = slices.Compact(through)
+	return shares, nil
+}
+
+// tablesOf finds the tables that a view maps, and says which do not exist.
+func tablesOf(ctx context.Context, tx pgx.Tx, v *view.View) (tables map[string]relation, missing []string, err error) {
+	tables = map[string]relation{}
 	for _, m := range slices.Concat(v.Tables, v.Owners) {
 		r, err := lookUp(ctx, tx, m.Table)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			missing = append(missing, m.Table)
 		case err != nil:
-			return err
+			return nil, nil, err
 		}
 		tables[m.Table] = r
 	}
-	if missing != nil {
-		slices.Sort(missing)
-		p.waiting = append(p.waiting, fmt.Sprintf("view %s waits for tables that do not exist yet: %s", v.Name, strings.Join(slices.Compact(missing), ", ")))
-		return nil
-	}
-	mapped := map[uint32]bool{}
-	for _, m := range v.Tables {
-		mapped[tables[m.Table].oid] = true
-	}
-	reads, err := readsOf(ctx, tx, "SELECT 1 AS one FROM (\n"+trim(parameter.ReplaceAllString(v.Load, "NULL"))+"\n) AS l", nil, 0)
-	if err != nil {
-		return fmt.Errorf("its load: %w", err)
-	}
-	if err := allMapped(ctx, tx, reads, mapped); err != nil {
-		return fmt.Errorf("its load %w", err)
-	}
-	for _, m := range v.Tables {
-		c, err := planCapture(ctx, tx, v, m, tables[m.Table], mapped)
-		if err != nil {
-			return fmt.Errorf("the mapping of %s (line %d): %w", m.Table, m.Line, err)
-		}
-		if err := attach(ctx, tx, byOID, tables[m.Table], func(w *watched) { w.captures = append(w.captures, c) }); err != nil {
-			return err
-		}
-	}
-	for _, m := range v.Owners {
-		table := tables[m.Table]
-		parts := len(v.Key)
-		if _, err := readsOf(ctx, tx, "SELECT m.* FROM (\n"+trim(m.SQL)+"\n) AS m ("+columns(parts)+", owner)", &table, parts+1); err != nil {
-			return fmt.Errorf("the owners of %s (line %d): %w", m.Table, m.Line, err)
-		}
-		o := ownership{view: v.Name, eventType: m.Topic() + ".changed", parts: parts, sql: trim(m.SQL)}
-		if err := attach(ctx, tx, byOID, table, func(w *watched) { w.owners = append(w.owners, o) }); err != nil {
-			return err
-		}
-	}
-	return nil
+	slices.Sort(missing)
+	return tables, slices.Compact(missing), nil
+}
+
+func captureOf(v *view.View, m view.Mapping, table relation) capture {
+	return capture{view: v.Name, eventType: m.Topic() + ".changed", parts: len(v.Key), sql: trim(m.SQL), mapped: table.name, mappedOID: table.oid}
+}
+
+func ownershipOf(v *view.View, m view.Mapping) ownership {
+	return ownership{view: v.Name, eventType: m.Topic() + ".changed", parts: len(v.Key), sql: trim(m.SQL)}
 }
 
 // planCapture checks one mapping and finds out whether it has to run twice.
-func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, table relation, mapped map[uint32]bool) (capture, error) {
-	c := capture{view: v.Name, eventType: m.Topic() + ".changed", parts: len(v.Key), sql: trim(m.SQL), mapped: table.name, mappedOID: table.oid}
-	reads, err := readsOf(ctx, tx, "SELECT m.* FROM (\n"+c.sql+"\n) AS m ("+columns(c.parts)+")", &table, c.parts)
+func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, table relation, mapped map[uint32]bool) (c capture, through []object, err error) {
+	c = captureOf(v, m, table)
+	reads, through, err := readsOf(ctx, tx, "SELECT m.* FROM (\n"+c.sql+"\n) AS m ("+columns(c.parts)+")", &table, c.parts)
 	if err != nil {
-		return c, err
+		return c, nil, err
 	}
 	var others []reading
 	for _, r := range reads {
@@ -156,22 +220,22 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 		}
 	}
 	if err := allMapped(ctx, tx, others, mapped); err != nil {
-		return c, fmt.Errorf("it %w", err)
+		return c, nil, fmt.Errorf("it %w", err)
 	}
 	c.joined = others != nil
+	if c.joined && len(c.columns) == 0 {
+		return c, nil, errors.New("it joins, but names no column of changed to join by")
+	}
 	if len(c.columns) == 0 {
-		if c.joined {
-			return c, errors.New("it joins, but names no column of changed to join by")
-		}
-		return c, nil
+		return c, through, nil
 	}
 	distinct := "SELECT DISTINCT c." + strings.Join(quoteAll(c.columns), ", c.") + " FROM changed c"
-	_, err = readsOf(ctx, tx, distinct, &table, len(c.columns))
-	if err != nil && c.joined {
-		return c, fmt.Errorf("the columns it joins by: %w", err)
+	_, _, err = readsOf(ctx, tx, distinct, &table, len(c.columns))
+	if err != nil && (c.joined || couldNotLook(ctx, tx.Conn(), err)) {
+		return c, nil, fmt.Errorf("the columns it joins by: %w", err)
 	}
 	c.distinct = err == nil
-	return c, nil
+	return c, through, nil
 }
 
 // lookUp finds a table by the name a views file gives it; pgx.ErrNoRows where
@@ -196,34 +260,28 @@ func lookUp(ctx context.Context, tx pgx.Tx, name string) (relation, error) {
 	return r, nil
 }
 
-// attach gives a table and all that inherits from it, partitions included, a
-// share in a mapping: a statement fires the triggers of the table it names only.
-func attach(ctx context.Context, tx pgx.Tx, byOID map[uint32]*watched, table relation, add func(*watched)) error {
-	const family = `WITH RECURSIVE down(oid) AS (SELECT $1::oid UNION SELECT i.inhrelid FROM down JOIN pg_inherits i ON i.inhparent = down.oid)
+// family returns a table and all that inherits from it, partitions included: a
+// statement fires the triggers of the table it names only.
+func family(ctx context.Context, tx pgx.Tx, table relation) ([]relation, error) {
+	const query = `WITH RECURSIVE down(oid) AS (SELECT $1::oid UNION SELECT i.inhrelid FROM down JOIN pg_inherits i ON i.inhparent = down.oid)
 		SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname, c.relkind::text
 		FROM down JOIN pg_class c ON c.oid = down.oid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 2`
-	rows, err := tx.Query(ctx, family, table.oid)
+	rows, err := tx.Query(ctx, query, table.oid)
 	if err != nil {
-		return fmt.Errorf("look up the partitions of %s: %w", table.name, err)
+		return nil, fmt.Errorf("look up the partitions of %s: %w", table.name, err)
 	}
 	members, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r relation, err error) {
 		return r, row.Scan(&r.oid, &r.name, &r.relname, &r.kind)
 	})
 	if err != nil {
-		return fmt.Errorf("look up the partitions of %s: %w", table.name, err)
+		return nil, fmt.Errorf("look up the partitions of %s: %w", table.name, err)
 	}
 	for _, m := range members {
 		if m.kind == "f" {
-			return fmt.Errorf("%s has %s, a foreign table, whose changes nobody sees", table.name, m.name)
+			return nil, fmt.Errorf("%s has %s, a foreign table, whose changes nobody sees", table.name, m.name)
 		}
-		w := byOID[m.oid]
-		if w == nil {
-			w = &watched{oid: m.oid, name: m.name, relname: m.relname}
-			byOID[m.oid] = w
-		}
-		add(w)
 	}
-	return nil
+	return members, nil
 }
 
 // trim takes off what may end a statement but not a subquery.

@@ -17,25 +17,28 @@ import (
 	"mythiccache/producers/stream"
 )
 
-// Fences is what the relay needs of the store, for all views at once.
+// Fences is what the relay needs of the store.
 type Fences interface {
-	// FenceAll makes every entry that has seen less than at a miss.
+	// FenceAll makes every entry of every view that has seen less than at a miss.
 	FenceAll(ctx context.Context, at version.Version) error
+	// FenceViews does so for the views of those names.
+	FenceViews(ctx context.Context, names []string, at version.Version) error
 	// EnsureViews makes the view keys that are absent.
 	EnsureViews(ctx context.Context, at version.Version) error
 }
 
 // RelayOptions says what a relay connects.
 type RelayOptions struct {
-	URL       string      // PostgreSQL, the primary
-	ListenURL string      // the same without a transaction pooler between; URL where empty. The relay uses this one alone
-	Dial      stream.Dial // a Redis client of the relay's own
-	Keys      stream.Keys
-	Views     *view.Set
-	Fences    Fences
-	Retention time.Duration         // how long sent rows are kept, at least; 0: the longest TTL and a quarter of an hour
-	Log       zerolog.Logger        //
-	Metrics   prometheus.Registerer // nil: none
+	URL        string      // PostgreSQL, the primary
+	ListenURL  string      // the same without a transaction pooler between; URL where empty. The relay uses this one alone
+	Dial       stream.Dial // a Redis client of the relay's own
+	Keys       stream.Keys
+	Views      *view.Set
+	Fences     Fences
+	OutboxWarn int64                 // bytes of the outbox from which on it is told that it grows; 0: never
+	Retention  time.Duration         // how long sent rows are kept, at least; 0: the longest TTL and a quarter of an hour
+	Log        zerolog.Logger        //
+	Metrics    prometheus.Registerer // nil: none
 }
 
 // RelayState is what a relay knows of itself.
@@ -44,6 +47,8 @@ type RelayState struct {
 	Position  string    // as it stands in Redis
 	Backlog   int64     // rows known to wait; counted up to 100,000
 	LastDrain time.Time // when the outbox was last read to its end
+
+	OutboxBytes int64 // on disk, with what was sent and is kept
 }
 
 // Pauses of the relay.
@@ -56,6 +61,7 @@ const (
 	retryMost       = time.Second
 	defaultGrace    = 15 * time.Minute
 	statementBound  = 30 * time.Second
+	examineWait     = 100 * time.Millisecond // for a lock: DDL may hold one for long
 	truncateWait    = 50 * time.Millisecond
 	shutdownBound   = 5 * time.Second
 	leaderLock      = 0x6d7974686963_01
@@ -71,7 +77,11 @@ type Relay struct {
 	state RelayState
 	why   error // nothing is being sent because of it
 
-	led uint64 // the epoch under which it last led; Run's alone
+	// Run's alone.
+	led   uint64          // the epoch under which it last led
+	watch *Watch          // of the views' tables
+	told  map[string]bool // what it has told of drift
+	large bool            // it has told that the outbox is
 }
 
 // NewRelay checks the options. Neither server needs to be up.
@@ -99,7 +109,8 @@ func NewRelay(o RelayOptions) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	return &Relay{o: o, metrics: m, why: errors.New("the relay has not started yet")}, nil
+	watch := &Watch{views: o.Views, wait: examineWait}
+	return &Relay{o: o, metrics: m, watch: watch, why: errors.New("the relay has not started yet")}, nil
 }
 
 // Run leads or stands by until the context ends, through any failure of either
@@ -116,7 +127,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		started := time.Now()
 		err := r.session(ctx, streams)
 		r.set(func(s *RelayState) { s.Leader = false })
-		r.metrics.leader.Set(0)
+		r.metrics.follow()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -155,11 +166,16 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 	if err := setUp(ctx, conn); err != nil {
 		return err
 	}
+	// Now already: whoever takes over has other things to do.
+	if _, err := r.watch.Look(ctx, conn); err != nil {
+		return err
+	}
 	if err := r.standBy(ctx, conn); err != nil {
 		return err
 	}
 	r.o.Log.Info().Msg("relay leads")
 	defer r.o.Log.Info().Msg("relay leads no longer")
+	r.report(r.watch.Drift())
 	l := &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
 		rotation: rotation{conn: conn, retention: r.o.Retention, lockWait: truncateWait}}
 	return l.run(ctx)

@@ -158,7 +158,7 @@ func TestPartitionsAndHeirsAreWatched(t *testing.T) {
 		}
 	}
 	b.exec(`CREATE TABLE notes_3 PARTITION OF notes_rest FOR VALUES IN (3)`)
-	if err := Drift(t.Context(), b.conn, b.views); err == nil || !strings.Contains(err.Error(), "public.notes_3 is not watched") {
+	if err := b.drift(b.views); err == nil || !strings.Contains(err.Error(), "public.notes_3 is not watched") {
 		t.Errorf("a new partition: %v", err)
 	}
 	if said := b.install(); !slices.Equal(said, []string{"public.notes_3 is watched for notes"}) {
@@ -217,11 +217,11 @@ func TestABrokenMappingFencesItsViewAndFailsNothing(t *testing.T) {
 	if n := one[int](b, `SELECT count(*) FROM books WHERE title = 'still written'`); n != 1 {
 		t.Error("the app's statement was not carried out")
 	}
-	if err := Drift(t.Context(), b.conn, b.views); err == nil || !strings.Contains(err.Error(), "clerk_user_id") {
+	if err := b.drift(b.views); err == nil || !strings.Contains(err.Error(), "clerk_user_id") {
 		t.Errorf("Drift says %v", err)
 	}
 	b.exec(`ALTER TABLE users RENAME COLUMN clerk_id TO clerk_user_id`)
-	if err := Drift(t.Context(), b.conn, b.views); err != nil {
+	if err := b.drift(b.views); err != nil {
 		t.Errorf("mended: %v", err)
 	}
 	if got := b.changes(func() { b.exec(`UPDATE books SET title = 'x' WHERE run_id = 'ann1'`) }); !slices.Equal(got, []string{"books.changed user_books ann"}) {
@@ -294,7 +294,7 @@ func TestJoinedMappingsOverALinkTable(t *testing.T) {
 		INSERT INTO tags VALUES (1, 'a'); INSERT INTO shelves VALUES ('old', 1)`)
 	b.views = parse(t, `views: {shelf: {key: [key], ttl: 1m, load: "SELECT to_json(count(*)) FROM shelves s JOIN tags t ON t.id = s.tag WHERE s.key = $1",
 		tables: {tags: "SELECT s.key FROM changed c JOIN shelves s ON s.tag = c.id", shelves: "SELECT key FROM changed"}}}`)
-	b.install()
+	b.installQuietly()
 	other := b.connect()
 	b.exec(`BEGIN; UPDATE tags SET name = 'b'`)
 	if _, err := other.Exec(t.Context(), `INSERT INTO shelves VALUES ('new', 1)`); err != nil {

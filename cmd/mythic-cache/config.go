@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"reflect"
@@ -42,6 +43,7 @@ type config struct {
 	LLMModel          string   `env:"LLM_MODEL"`
 	AICacheKey        string   `env:"AI_CACHE_KEY"`
 	OutboxRetention   duration `env:"OUTBOX_RETENTION"`
+	OutboxWarnSize    size     `env:"OUTBOX_WARN_SIZE" envDefault:"1GiB"`
 	StaleFor          duration `env:"STALE_FOR" envDefault:"5m"`
 	LogLevel          string   `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat         string   `env:"LOG_FORMAT" envDefault:"json"`
@@ -73,6 +75,36 @@ func (d *duration) UnmarshalText(text []byte) error {
 	}
 	*d = duration(got)
 	return nil
+}
+
+// size is a number of bytes, also written 512MiB, 1GiB or 2GB.
+type size int64
+
+// UnmarshalText reads a whole number with or without a unit.
+func (s *size) UnmarshalText(text []byte) error {
+	digits := strings.TrimRight(string(text), "kMGTiB")
+	unit, known := map[string]int64{
+		"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "kiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+	}[string(text[len(digits):])]
+	number, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !known || number < 0 || number > math.MaxInt64/unit {
+		return fmt.Errorf("%q is no size: write 512MiB, 1GiB or whole bytes", text)
+	}
+	*s = size(number * unit)
+	return nil
+}
+
+// String writes a size for people.
+func (s size) String() string {
+	for _, unit := range []struct {
+		name  string
+		bytes size
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if s >= unit.bytes {
+			return strconv.FormatFloat(float64(s)/float64(unit.bytes), 'f', 1, 64) + " " + unit.name
+		}
+	}
+	return fmt.Sprintf("%d bytes", int64(s))
 }
 
 // config reads and checks the environment. Its errors name the variables, all

@@ -192,12 +192,46 @@ func (c *config) examinePostgres(ctx context.Context) []finding {
 		return append(all, finding{true, err.Error(), "mythic-cache migrate up"})
 	}
 	all = append(all, finding{what: "schema mythic_cache is complete"})
-	if err := producers.Drift(ctx, conn, c.views); err != nil {
-		all = append(all, finding{true, err.Error(), "mythic-cache migrate up"})
-	} else {
+	all = append(all, c.examineTriggers(ctx, conn)...)
+	return append(all, c.examineOutbox(ctx, conn), c.examineListen(ctx), examineEpoch(ctx, conn))
+}
+
+// examineTriggers looks whether a change could go unnoticed.
+func (c *config) examineTriggers(ctx context.Context, conn *pgx.Conn) []finding {
+	drift, err := producers.Examine(ctx, conn, c.views)
+	if err != nil {
+		return []finding{{true, err.Error(), "run doctor as the role that runs the worker, when nothing holds a lock on its tables"}}
+	}
+	var all []finding
+	for _, f := range drift.Findings {
+		all = append(all, finding{bad: f.Unseen, what: driftSentence(f), mend: "bring tables and views together, then mythic-cache migrate up"})
+	}
+	if all == nil {
 		all = append(all, finding{what: "the triggers match the views"})
 	}
-	return append(all, c.examineListen(ctx), examineEpoch(ctx, conn))
+	return all
+}
+
+// driftSentence says what a finding does to its views.
+func driftSentence(f producers.Finding) string {
+	if !f.Unseen || len(f.Views) == 0 {
+		return f.Why
+	}
+	return fmt.Sprintf("%s; until it is mended the relay invalidates all of %s each second", f.Why, strings.Join(f.Views, ", "))
+}
+
+// examineOutbox looks how much disk the outbox takes.
+func (c *config) examineOutbox(ctx context.Context, conn *pgx.Conn) finding {
+	bytes, err := producers.OutboxBytes(ctx, conn)
+	if err != nil {
+		return finding{true, err.Error(), "run doctor as the role that runs the worker"}
+	}
+	what := fmt.Sprintf("the outbox has %s", size(bytes))
+	if c.OutboxWarnSize == 0 || size(bytes) <= c.OutboxWarnSize {
+		return finding{what: what}
+	}
+	return finding{true, fmt.Sprintf("%s, more than OUTBOX_WARN_SIZE, %s", what, c.OutboxWarnSize),
+		"see why the relay does not send (/readyz, mythic_cache_relay_backlog_rows), or that it is only what OUTBOX_RETENTION keeps"}
 }
 
 // examineListen tries the doorbell: a pooler in transaction mode swallows it.

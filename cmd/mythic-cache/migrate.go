@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -115,7 +116,8 @@ func (migrateStatus) Run(ctx context.Context, p *program) error {
 			fmt.Fprintln(p.stdout, "run `mythic-cache migrate up`")
 			return exitError(1) // what triggers there are is not known without the schema
 		}
-		if err := producers.Drift(ctx, conn, c.views); err != nil {
+		drift, err := producers.Examine(ctx, conn, c.views)
+		if err := errors.Join(err, drift.Err()); err != nil {
 			fmt.Fprintln(p.stdout, err)
 			return exitError(1)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,43 +11,49 @@ import (
 	"mythiccache/producers"
 )
 
-// schemaGate keeps relay and workers waiting until PostgreSQL has our schema,
-// and goes on looking whether the triggers still match the views.
+// schemaGate keeps relay and workers waiting until PostgreSQL has our schema and
+// its triggers, and goes on looking whether they still match the views.
 type schemaGate struct {
 	*worker
 	migrate bool
 	open    chan struct{} // closed once the schema is there
 	state   part
+
+	// run's alone.
+	conn     *pgx.Conn
+	watch    *producers.Watch
+	migrated bool // schema and triggers were brought up to date, where that was asked for
+	complete bool // schema mythic_cache was, when last looked at
+	refused  string
 }
 
 // lookEvery is how often the schema is looked at: often while it is awaited,
 // seldom afterwards.
 const (
 	lookSoon  = 500 * time.Millisecond
-	lookEvery = 15 * time.Second
+	lookEvery = 2 * time.Second
 )
+
+// errDrift says that a view's changes may go unnoticed.
+var errDrift = errors.New("triggers do not match the views, `mythic-cache migrate up` mends it")
 
 // run looks until ctx ends.
 func (g *schemaGate) run(ctx context.Context) error {
+	g.watch = producers.NewWatch(g.views)
+	defer g.disconnect(ctx)
 	opened := false
 	for {
 		err := g.look(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // whatever look was doing, it was asked to stop
 		}
-		if g.state.report(err) {
-			if err != nil {
-				g.log.Warn().Err(err).Msg("waiting for the schema")
-			} else {
-				g.log.Info().Msg("schema and triggers match the views")
-			}
-		}
+		g.tell(err, opened)
 		if err == nil && !opened {
 			opened = true
 			close(g.open)
 		}
 		pause := lookSoon
-		if err == nil {
+		if opened {
 			pause = lookEvery
 		}
 		select {
@@ -57,29 +64,119 @@ func (g *schemaGate) run(ctx context.Context) error {
 	}
 }
 
+// tell logs a change of what look found.
+func (g *schemaGate) tell(err error, opened bool) {
+	switch {
+	case !g.state.report(err):
+	case err == nil:
+		g.log.Info().Msg("schema and triggers match the views")
+	case opened:
+		g.log.Warn().Err(err).Msg("schema and triggers are not as they should be")
+	default:
+		g.log.Warn().Err(err).Msg("waiting for the schema")
+	}
+}
+
 // look returns what keeps the schema from being right, having mended it before
-// where it may.
+// where it may. Whatever fails, the next look begins afresh.
 func (g *schemaGate) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	err := g.lookAt(ctx)
+	if err != nil && !errors.Is(err, errDrift) {
+		g.disconnect(ctx)
+		g.complete = false
+	}
+	return err
+}
+
+func (g *schemaGate) lookAt(ctx context.Context) error {
+	if err := g.connect(ctx); err != nil {
+		return err
+	}
+	if g.migrate && !g.migrated {
+		if err := g.bringUp(ctx); err != nil {
+			return err
+		}
+		g.migrated = true
+	}
+	if !g.complete {
+		if err := pending(ctx, g.DatabaseURL); err != nil {
+			return err
+		}
+		g.complete = true
+	}
+	examined, err := g.watch.Look(ctx, g.conn)
+	if err != nil {
+		return err
+	}
+	if drift := g.watch.Drift(); examined && g.migrate && drift.Findings != nil && g.mend(ctx) {
+		if _, err := g.watch.Look(ctx, g.conn); err != nil {
+			return err
+		}
+	}
+	if err := g.watch.Drift().Unseen().Err(); err != nil {
+		return fmt.Errorf("%w: %w", errDrift, err)
+	}
+	return nil
+}
+
+// mend puts triggers on what came without, and reports whether it did anything.
+// What it cannot do it tells once, and the next examination has it tried again.
+func (g *schemaGate) mend(ctx context.Context) bool {
+	installed, err := producers.Mend(ctx, g.conn, g.views)
+	refused := ""
+	if err != nil {
+		refused = err.Error()
+	}
+	if refused != g.refused && err != nil {
+		g.log.Warn().Err(err).Msg("drift is not mended by itself")
+	}
+	g.refused = refused
+	g.told(installed)
+	return len(installed) > 0
+}
+
+// bringUp does what `migrate up` does.
+func (g *schemaGate) bringUp(ctx context.Context) error {
+	if _, err := producers.Migrate(ctx, g.DatabaseURL); err != nil {
+		return err
+	}
+	installed, err := producers.Install(ctx, g.conn, g.views)
+	if err != nil {
+		return err
+	}
+	g.told(installed)
+	return nil
+}
+
+func (g *schemaGate) told(installed []string) {
+	for _, what := range installed {
+		g.log.Info().Str("what", what).Msg("installed")
+	}
+}
+
+// connect opens the connection that is kept from look to look.
+func (g *schemaGate) connect(ctx context.Context) error {
+	if g.conn != nil && !g.conn.IsClosed() {
+		return nil
+	}
 	conn, err := pgx.Connect(ctx, g.DatabaseURL)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", withoutURL(err))
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if g.migrate {
-		if err := g.mend(ctx, conn); err != nil {
-			return err
-		}
-		g.migrate = false
-	}
-	if err := pending(ctx, g.DatabaseURL); err != nil {
-		return err
-	}
-	if err := producers.Drift(ctx, conn, g.views); err != nil {
-		return fmt.Errorf("triggers do not match the views, `mythic-cache migrate up` mends it: %w", err)
-	}
+	g.conn = conn
 	return nil
+}
+
+func (g *schemaGate) disconnect(ctx context.Context) {
+	if g.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	g.conn.Close(ctx)
+	g.conn = nil
 }
 
 // pending returns an error that names the first migration that is missing.
@@ -92,20 +189,6 @@ func pending(ctx context.Context, url string) error {
 		if !step.Applied {
 			return fmt.Errorf("schema mythic_cache lacks %s: run `mythic-cache migrate up`", step.File)
 		}
-	}
-	return nil
-}
-
-func (g *schemaGate) mend(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := producers.Migrate(ctx, g.DatabaseURL); err != nil {
-		return err
-	}
-	installed, err := producers.Install(ctx, conn, g.views)
-	if err != nil {
-		return fmt.Errorf("install triggers: %w", err)
-	}
-	for _, what := range installed {
-		g.log.Info().Str("what", what).Msg("installed")
 	}
 	return nil
 }

@@ -64,6 +64,12 @@ func (f fences) FenceAll(ctx context.Context, at version.Version) error {
 	return f.store.FenceAll(ctx, f.views, at)
 }
 
+// FenceViews implements producers.Fences.
+func (f fences) FenceViews(ctx context.Context, names []string, at version.Version) error {
+	named := slices.DeleteFunc(slices.Clone(f.views), func(v *view.View) bool { return !slices.Contains(names, v.Name) })
+	return f.store.FenceAll(ctx, named, at)
+}
+
 // EnsureViews implements producers.Fences.
 func (f fences) EnsureViews(ctx context.Context, at version.Version) error {
 	return f.store.EnsureViews(ctx, f.views, at)
@@ -73,7 +79,7 @@ func (f fences) EnsureViews(ctx context.Context, at version.Version) error {
 func (w *worker) addRelay(schema *schemaGate) error {
 	relay, err := producers.NewRelay(producers.RelayOptions{
 		URL: w.DatabaseURL, ListenURL: w.DatabaseListenURL, Dial: w.redis.dial, Keys: w.keys, Views: w.views,
-		Fences: fences{w.store, w.views.All()}, Retention: time.Duration(w.OutboxRetention), Log: w.log, Metrics: w.metrics,
+		Fences: fences{w.store, w.views.All()}, Retention: time.Duration(w.OutboxRetention), OutboxWarn: int64(w.OutboxWarnSize), Log: w.log, Metrics: w.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)

@@ -1,0 +1,102 @@
+package producers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"mythiccache/cache/version"
+)
+
+// guard fences, at a snapshot of now, each view whose shape is another than it was
+// last fenced at, and each whose changes may go unnoticed, until they may not:
+//
+//  1. a table of the view is changed, and a row of it that no trigger sees;
+//  2. a load reads the entry before that, and it is stored;
+//  3. the shape is read, and then the snapshot: it has seen both of 1.
+//
+// So nothing is served as fresh that is older than a heartbeat. A relay that dies
+// before it has noted the shape leaves it to the next.
+func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Version) error {
+	if len(shapes) == 0 {
+		return nil
+	}
+	examined, err := l.relay.watch.consider(ctx, l.conn, shapes)
+	if err != nil {
+		return err
+	}
+	if examined {
+		l.relay.report(l.relay.watch.Drift())
+	}
+	views := slices.Sorted(maps.Keys(shapes))
+	last, err := l.streams.Fenced(ctx, views)
+	if err != nil {
+		return err
+	}
+	unseen, anew := l.relay.watch.Drift().Unseen().Views(), map[string]shape{}
+	var due []string
+	for i, name := range views {
+		if s, ok := l.relay.watch.examined[name]; ok && last[i] != s.String() {
+			anew[name] = s
+			due = append(due, name)
+		} else if slices.Contains(unseen, name) {
+			due = append(due, name)
+		}
+	}
+	if due == nil {
+		return nil
+	}
+	if examined { // since then more may have been changed
+		now, err := readPresent(ctx, l.conn)
+		if err != nil {
+			return err
+		}
+		if now.epoch != l.placed.epoch {
+			return fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
+		}
+		at = now.snapshot.Version()
+	}
+	if err := l.relay.o.Fences.FenceViews(ctx, due, at); err != nil {
+		return fmt.Errorf("fence views: %w", err)
+	}
+	for _, name := range due {
+		l.relay.metrics.viewFences.WithLabelValues(name).Inc()
+	}
+	if len(anew) == 0 {
+		return nil
+	}
+	return l.streams.NoteFenced(ctx, l.placed, anew)
+}
+
+// report tells what has changed since the last examination, and measures what is.
+func (r *Relay) report(d Drift) {
+	now := map[string]bool{}
+	for _, f := range d.Findings {
+		now[f.Why] = true
+		switch {
+		case r.told[f.Why]:
+		case f.Unseen:
+			r.o.Log.Warn().Strs("views", f.Views).Str("why", f.Why).Msg("changes may go unnoticed, so whole views are invalidated each second")
+		default:
+			r.o.Log.Warn().Strs("views", f.Views).Str("why", f.Why).Msg("more is watched than the views ask for")
+		}
+	}
+	for why := range r.told {
+		if !now[why] {
+			r.o.Log.Info().Str("was", why).Msg("drift is over")
+		}
+	}
+	r.told = now
+	unseen := d.Unseen().Views()
+	for _, v := range r.o.Views.All() {
+		if v.Model {
+			continue
+		}
+		drifted := 0.0
+		if slices.Contains(unseen, v.Name) {
+			drifted = 1
+		}
+		r.metrics.drifted.WithLabelValues(v.Name).Set(drifted)
+	}
+}
