@@ -52,7 +52,7 @@ func newBed(ctx context.Context, o Options) (b *bed, err error) {
 	}
 	defer func() {
 		if err != nil {
-			b.close()
+			b.close(ctx)
 		}
 	}()
 	b.postgres, err = testserver.StartPostgres(ctx, testserver.PostgresOptions{Dir: filepath.Join(o.Dir, "postgres"), Settings: map[string]string{
@@ -60,7 +60,7 @@ func newBed(ctx context.Context, o Options) (b *bed, err error) {
 		// Vacuum and checkpoints come between rounds, by hand, and not within one.
 		"autovacuum": "off",
 		// For the statements that an idle relay runs.
-		"logging_collector": "on", "log_destination": "jsonlog", "log_directory": "log",
+		"logging_collector": "on", "log_destination": "jsonlog", "log_directory": "log", "log_timezone": "UTC",
 	}})
 	if err != nil {
 		return nil, err
@@ -202,17 +202,17 @@ func (b *bed) run(ctx context.Context, these ...*contestant) error {
 	return nil
 }
 
-// close ends all that was started.
-func (b *bed) close() {
+// close ends all that was started, also where the context has ended.
+func (b *bed) close(ctx context.Context) {
 	for _, c := range b.all() {
 		if c == nil {
 			continue
 		}
 		if err := c.stop(); err != nil {
-			b.say("%v", err)
+			b.sayf("%v", err)
 		}
 		if c.conn != nil {
-			_ = c.conn.Close(context.Background())
+			_ = c.conn.Close(context.WithoutCancel(ctx))
 		}
 	}
 	if b.client != nil {
@@ -226,7 +226,7 @@ func (b *bed) close() {
 	}
 }
 
-func (b *bed) say(format string, args ...any) {
+func (b *bed) sayf(format string, args ...any) {
 	fmt.Fprintf(b.log, time.Now().Format(time.TimeOnly)+" "+format+"\n", args...)
 }
 

@@ -18,9 +18,13 @@ type figure struct {
 
 func figures() []figure {
 	return []figure{
-		{"commits", 150 * time.Second, commits},
-		{"update", 40 * time.Second, update},
-		{"drain", 120 * time.Second, drain},
+		{"commits", 100 * time.Second, commits},
+		{"latency", 105 * time.Second, latency},
+		{"latency-long", 65 * time.Second, latencyLong},
+		{"update", 35 * time.Second, update},
+		{"drain", 110 * time.Second, drain},
+		{"xmin", 80 * time.Second, xmin},
+		{"idle", 30 * time.Second, idle},
 	}
 }
 
@@ -43,10 +47,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer b.close()
+	defer b.close(ctx)
 	var table table
 	for _, f := range chosen {
-		b.say("%s, some %s", f.name, f.takes)
+		b.sayf("%s, some %s", f.name, f.takes)
 		lines, err := f.measure(ctx, b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)

@@ -12,17 +12,19 @@ import (
 const (
 	commitRows   = 20_000
 	commitUsers  = 5_000
-	commitRounds = 5
-	commitPeriod = 5 * time.Second
+	commitPeriod = 4 * time.Second
 )
 
 // script is a transaction that pgbench repeats.
-type script struct{ name, sql string }
+type script struct {
+	name, sql string
+	rounds    int
+}
 
 func scripts() []script {
 	return []script{
-		{"books", "UPDATE books SET title = 'title ' || (:r)::text WHERE id = " + idOf(":n")},
-		{"sessions", "UPDATE processing_sessions SET current_stage = 'stage ' || (:r)::text WHERE id = " + idOf(":n")},
+		{"books", "UPDATE books SET title = 'title ' || (:r)::text WHERE id = " + idOf(":n"), 5},
+		{"sessions", "UPDATE processing_sessions SET current_stage = 'stage ' || (:r)::text WHERE id = " + idOf(":n"), 3},
 	}
 }
 
@@ -55,7 +57,7 @@ func (b *bed) commitsOf(ctx context.Context, s script) ([]line, error) {
 	}
 	rates, costs, counts := map[*contestant][]float64{}, map[*contestant]cost{}, map[*contestant]int{}
 	all := b.all()
-	for round := range commitRounds {
+	for round := range s.rounds {
 		for i := range all {
 			c := all[(round+i)%len(all)]
 			r, err := b.pgbench(ctx, c, file)

@@ -79,18 +79,14 @@ func (c *contestant) caughtUp(ctx context.Context) error {
 		return fmt.Errorf("mark the end of %s: %w", c.name, err)
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		read, err := c.client.XRead(ctx, &redis.XReadArgs{
-			Streams: []string{c.keys.Topic("bench"), c.markSeen}, Count: 1000, Block: 100 * time.Millisecond,
-		}).Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return fmt.Errorf("wait for the mark of %s: %w", c.name, err)
+		entries, err := c.after(ctx, "bench", c.markSeen)
+		if err != nil {
+			return err
 		}
-		for _, s := range read {
-			for _, entry := range s.Messages {
-				c.markSeen = entry.ID
-				if entry.Values[event.FieldSubject] == subject {
-					return nil
-				}
+		for _, entry := range entries {
+			c.markSeen = entry.ID
+			if entry.Values[event.FieldSubject] == subject {
+				return nil
 			}
 		}
 		if err := c.process.alive(); err != nil {
@@ -98,6 +94,20 @@ func (c *contestant) caughtUp(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("%s does not catch up within %s; it said: %s", c.name, patience, c.process.said())
+}
+
+// after waits a moment for entries of a topic behind one, and returns none where
+// none comes.
+func (c *contestant) after(ctx context.Context, topic, last string) ([]redis.XMessage, error) {
+	key := c.keys.Topic(topic)
+	found, err := c.client.XRead(ctx, &redis.XReadArgs{Streams: []string{key, last}, Count: 1000, Block: 50 * time.Millisecond}).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	return found[0].Messages, nil
 }
 
 // entries returns how many entries a topic's stream holds.

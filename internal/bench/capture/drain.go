@@ -10,6 +10,7 @@ import (
 
 const (
 	drainRows   = 1_000_000
+	drainLoop   = 300_000 // of them, those that the baseline sends
 	drainRounds = 3
 )
 
@@ -36,7 +37,7 @@ func (b *bed) drainOf(ctx context.Context, w backlog) ([]line, error) {
 	if err := b.run(ctx); err != nil {
 		return nil, err
 	}
-	b.say("leaving %d %s", drainRows, w.name)
+	b.sayf("leaving %d %s", drainRows, w.name)
 	position, err := b.position(ctx)
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func (b *bed) drainOf(ctx context.Context, w backlog) ([]line, error) {
 	if err := b.ours.leave(ctx, w, drainRows); err != nil {
 		return nil, err
 	}
-	held := make([]event.Event, drainRows)
+	held := make([]event.Event, drainLoop)
 	for i := range held {
 		held[i] = w.row(i + 1)
 	}

@@ -19,7 +19,7 @@ func (b *bed) fill(ctx context.Context, r rows) error {
 	if b.filled == r {
 		return nil
 	}
-	b.say("filling the tables with %d users, %d books and %d sessions", r.users, r.books, r.sessions)
+	b.sayf("filling the tables with %d users, %d books and %d sessions", r.users, r.books, r.sessions)
 	for _, c := range b.all() {
 		if err := c.fill(ctx, r); err != nil {
 			return err

@@ -36,7 +36,7 @@ func update(ctx context.Context, b *bed) ([]line, error) {
 			took[c] = append(took[c], d.Seconds())
 			entries = max(entries, n)
 			if c == b.ours && n != updateUsers {
-				b.say("one update made %d entries", n)
+				b.sayf("one update made %d entries", n)
 			}
 		}
 	}
