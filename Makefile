@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-capture lint build clean
+.PHONY: help run test check nemesis-relay bench bench-capture lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,11 @@ test: ## install what is missing, then every test with the race detector
 check: build ## the tests alone, on a machine that has everything
 	CGO_ENABLED=1 go vet -race ./...
 	CGO_ENABLED=1 go test $(TEST_FLAGS) ./...
+
+# NEMESIS_FAULTS says how many, NEMESIS_SEED repeats the ones of another run.
+nemesis-relay: ## 200 faults of relays, servers and links under load, and what each takeover took
+	@sh internal/dev/provision.sh postgresql redis compiler
+	NEMESIS_FAULTS=$${NEMESIS_FAULTS:-200} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestRelayNemesis$$' ./cmd/mythic-cache
 
 bench: build ## the whole program beside its baselines, as tables with ratios
 	@sh internal/dev/provision.sh postgresql redis wrk
