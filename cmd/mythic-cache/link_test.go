@@ -17,6 +17,7 @@ import (
 // link is a way to a server that a test can cut, slow down and lay elsewhere.
 type link struct {
 	t     testing.TB
+	port  int // where it begins
 	proxy *toxiproxy.Proxy
 }
 
@@ -33,7 +34,7 @@ func newLink(t testing.TB, port int) *link {
 		t.Fatal(err)
 	}
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	l := &link{t: t, proxy: toxiproxy.NewProxy(server, "link", loopback(here), loopback(port))}
+	l := &link{t: t, port: here, proxy: toxiproxy.NewProxy(server, "link", loopback(here), loopback(port))}
 	if err := l.proxy.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func (l *link) through(server string) string {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	u.Host = l.proxy.Listen
+	u.Host = loopback(l.port)
 	return u.String()
 }
 
@@ -78,7 +79,7 @@ func (l *link) sever() {
 // lead ends all connections and leads new ones elsewhere.
 func (l *link) lead(port int) {
 	l.t.Helper()
-	if err := l.proxy.Update(&toxiproxy.Proxy{Listen: l.proxy.Listen, Upstream: loopback(port), Enabled: true}); err != nil {
+	if err := l.proxy.Update(&toxiproxy.Proxy{Listen: loopback(l.port), Upstream: loopback(port), Enabled: true}); err != nil {
 		l.t.Fatal(err)
 	}
 }

@@ -31,9 +31,12 @@ func (p *Postgres) NewStandby(t testing.TB, port int) *Postgres {
 	if err := p.as.own(data); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Run(t.Context(), "pg_basebackup", "--pgdata", data, "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream",
-		"--host=127.0.0.1", "--port="+strconv.Itoa(port), "--username=postgres", "--no-sync"); err != nil {
-		t.Fatal(err)
+	cmd := exec.CommandContext(t.Context(), p.client("pg_basebackup"), "--pgdata", data, "--write-recovery-conf",
+		"--checkpoint=fast", "--wal-method=stream", "--host=127.0.0.1", "--port="+strconv.Itoa(port), "--username=postgres", "--no-sync")
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.as.credential()}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v: %s", err, out)
 	}
 	s, err := StartPostgres(t.Context(), PostgresOptions{Dir: data, Settings: maps.Clone(p.settings)})
 	if err != nil {
@@ -60,15 +63,26 @@ func (p *Postgres) Promote(ctx context.Context) error {
 	return nil
 }
 
-// Run runs one of PostgreSQL's client programs, such as pg_dump, as the user that
-// the cluster runs as, and returns what it printed.
-func (p *Postgres) Run(ctx context.Context, program string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, program), args...)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.as.credential()}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", program, err, out)
+// client finds a client program: beside the server, or where the server is linked
+// from, or on PATH.
+func (p *Postgres) client(name string) string {
+	dirs := []string{p.bin}
+	if server, err := filepath.EvalSymlinks(filepath.Join(p.bin, "postgres")); err == nil {
+		dirs = append(dirs, filepath.Dir(server))
 	}
-	return out, nil
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name)
+		}
+	}
+	return name
+}
+
+// Run runs one of PostgreSQL's client programs, such as pg_dump.
+func (p *Postgres) Run(ctx context.Context, program string, args ...string) error {
+	out, err := exec.CommandContext(ctx, p.client(program), args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", program, err, out)
+	}
+	return nil
 }
