@@ -126,8 +126,10 @@ func (b *batch) scan(rows pgx.Rows, epoch uint64) (r row, waits bool, err error)
 	if err := rows.Scan(&snapshot, &clean, &again, &xid, &r.id, &at, &r.typ, &r.view, &r.subject, &r.eventID, &r.data, &r.joined); err != nil {
 		return row{}, false, err
 	}
-	if b.snapshot, err = version.ParseSnapshot(epoch, snapshot); err != nil {
-		return row{}, false, err
+	if b.rows == nil { // the same in all of them
+		if b.snapshot, err = version.ParseSnapshot(epoch, snapshot); err != nil {
+			return row{}, false, err
+		}
 	}
 	if !clean {
 		return row{}, false, errors.New("the reader has a transaction id of its own, which its snapshot leaves out")
@@ -174,7 +176,18 @@ func identityOf(e event.Event) identity { return identity{e.Type, e.View, e.Subj
 // step is what one script does: events, and the position after them.
 type step struct {
 	events []event.Event
+	size   int // about, in bytes
 	to     position
+}
+
+// together is how many of the steps travel in one round trip.
+func together(steps []step) int {
+	n, size := 0, 0
+	for n < len(steps) && (n == 0 || size+steps[n].size <= scriptBytes) {
+		size += steps[n].size
+		n++
+	}
+	return n
 }
 
 // steps cuts a batch into scripts. A key that comes twice travels once; a key of
@@ -186,18 +199,21 @@ func (b *batch) steps(from position, note func(e event.Event, why string)) []ste
 	if from.part != nil {
 		target = from.part.target
 	}
+	seenAt := target.Version()
 	direct := map[identity]bool{}
-	for _, r := range b.rows {
-		if e, _, ok := r.event(target.Version()); ok && !r.again {
-			direct[identityOf(e)] = true
+	if b.found < len(b.rows) {
+		for _, r := range b.rows {
+			if e, _, ok := r.event(seenAt); ok && !r.again {
+				direct[identityOf(e)] = true
+			}
 		}
 	}
 	var steps []step
 	var pending []event.Event
-	taken := map[identity]bool{}
+	taken := make(map[identity]bool, len(b.rows))
 	size := 0
 	for i, r := range b.rows {
-		if e, why, ok := r.event(target.Version()); ok && !taken[identityOf(e)] && (!r.again || !direct[identityOf(e)]) {
+		if e, why, ok := r.event(seenAt); ok && !taken[identityOf(e)] && (!r.again || !direct[identityOf(e)]) {
 			taken[identityOf(e)] = true
 			note(e, why)
 			pending = append(pending, e)
@@ -211,7 +227,7 @@ func (b *batch) steps(from position, note func(e event.Event, why string)) []ste
 		if last && !b.more {
 			to = position{epoch: from.epoch, term: from.term, seen: target}
 		}
-		steps = append(steps, step{events: pending, to: to})
+		steps = append(steps, step{events: pending, size: size, to: to})
 		pending, size = nil, 0
 	}
 	return steps

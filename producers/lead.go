@@ -29,6 +29,7 @@ type lead struct {
 	streams  *streams
 	door     *doorbell
 	rotation rotation
+	ahead    readAhead
 
 	placed position // as it stands in Redis
 	from   position // at or after placed; nothing to send lies between
@@ -49,11 +50,13 @@ func (l *lead) run(ctx context.Context) (err error) {
 	if l.door, err = openDoorbell(ctx, l.conn); err != nil {
 		return err
 	}
+	defer l.ahead.wait()
 	settled := false
 	for ctx.Err() == nil {
 		var err error
 		switch {
 		case !settled:
+			l.ahead.wait()
 			err = l.settle(ctx)
 			settled = err == nil
 		default:
@@ -101,6 +104,7 @@ func (l *lead) sitOut(ctx context.Context, why error) error {
 	if !rest(ctx, l.retry) {
 		return ctx.Err()
 	}
+	l.ahead.wait()
 	return l.count(ctx) // which also keeps the session
 }
 
@@ -179,6 +183,7 @@ func (l *lead) round(ctx context.Context) error {
 		return err
 	}
 	if time.Since(l.beat) >= heartbeatEvery || !more && !l.confirmed {
+		l.ahead.wait()
 		if err := l.heartbeat(ctx, more); err != nil {
 			return err
 		}
@@ -210,7 +215,7 @@ func (l *lead) round(ctx context.Context) error {
 // whether more wait.
 func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 	started := time.Now()
-	b, err := read(ctx, l.conn, l.from, l.batchRows, l.remapKeys)
+	b, err := l.ahead.take(ctx, l.from, l.batchRows, l.remapKeys)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "57014" && l.remapKeys >= 0 && !l.conn.IsClosed() {
@@ -222,13 +227,19 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		return 0, false, err
 	}
 	l.remapKeys = remapKeys
-	for _, s := range b.steps(l.from, l.note) {
-		if err := l.append(ctx, s); err != nil {
+	steps := b.steps(l.from, l.note)
+	if b.more && len(steps) > 0 {
+		l.ahead.begin(ctx, steps[len(steps)-1].to, l.batchRows, l.remapKeys)
+	}
+	for len(steps) > 0 {
+		n := together(steps)
+		if err := l.append(ctx, steps[:n]); err != nil {
 			return b.found, true, err
 		}
 		if ctx.Err() != nil {
 			return b.found, true, ctx.Err()
 		}
+		steps = steps[n:]
 	}
 	switch {
 	case len(b.rows) > 0:
@@ -250,18 +261,18 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 	return b.found, b.more, nil
 }
 
-// append does one step. What has begun is finished, so that a shutdown leaves no
+// append does steps. What has begun is finished, so that a shutdown leaves no
 // doubt about it.
-func (l *lead) append(ctx context.Context, s step) error {
+func (l *lead) append(ctx context.Context, steps []step) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownBound)
 	defer cancel()
-	if err := l.streams.Append(bounded, l.placed, s.to, s.events); err != nil {
-		return err
+	done, err := l.streams.Append(bounded, l.placed, steps)
+	for _, s := range steps[:done] {
+		l.placed, l.from = s.to, s.to
+		l.relay.metrics.scripts.Inc()
+		l.relay.metrics.events.Add(float64(len(s.events)))
 	}
-	l.placed, l.from = s.to, s.to
-	l.relay.metrics.scripts.Inc()
-	l.relay.metrics.events.Add(float64(len(s.events)))
-	return nil
+	return err
 }
 
 // note logs, once for each reason, that a view is fenced because its keys could

@@ -11,7 +11,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache/version"
-	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
 
@@ -122,14 +121,45 @@ func newStreams(client redis.UniversalClient, keys stream.Keys) *streams {
 	}
 }
 
-// Append writes the events and moves the position from one to the next. The
-// error wraps errMoved or errLost where Redis is not as the relay left it.
-func (s *streams) Append(ctx context.Context, from, to position, events []event.Event) error {
-	keys := []string{s.keys.Position()}
+// Append does steps, one after the other and in one round trip, from a position on,
+// and returns how many were done. A step that fails leaves those behind it undone,
+// since each compares the position. The error wraps errMoved or errLost where Redis
+// is not as the relay left it.
+func (s *streams) Append(ctx context.Context, from position, steps []step) (done int, err error) {
+	replies := make([]*redis.Cmd, len(steps))
+	send := func() error {
+		present := from
+		_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, step := range steps {
+				keys, args := s.arguments(present, step)
+				replies[i] = s.append.EvalSha(ctx, p, keys, args...)
+				present = step.to
+			}
+			return nil
+		})
+		return err
+	}
+	if redis.HasErrorPrefix(send(), "NOSCRIPT") {
+		if err := s.append.Load(ctx, s.client).Err(); err != nil {
+			return 0, fmt.Errorf("load the script that appends: %w", err)
+		}
+		_ = send() // each reply has its own error
+	}
+	for i, reply := range replies {
+		if err := s.outcome(reply.StringSlice()); err != nil {
+			return i, err
+		}
+	}
+	return len(steps), nil
+}
+
+// arguments are those of append.lua.
+func (s *streams) arguments(from position, step step) (keys []string, args []any) {
+	keys = []string{s.keys.Position()}
 	number := map[string]int{}
-	args := make([]any, 0, 2+18*len(events))
-	args = append(args, from.String(), to.String())
-	for _, e := range events {
+	args = make([]any, 0, 2+18*len(step.events))
+	args = append(args, from.String(), step.to.String())
+	for _, e := range step.events {
 		topic := e.Topic()
 		if number[topic] == 0 {
 			keys = append(keys, s.keys.Topic(topic))
@@ -141,7 +171,7 @@ func (s *streams) Append(ctx context.Context, from, to position, events []event.
 			args = append(args, field)
 		}
 	}
-	return s.outcome(s.append.Run(ctx, s.client, keys, args...).StringSlice())
+	return keys, args
 }
 
 // Place sets the position, from a text that is ” where none is there.

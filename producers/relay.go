@@ -176,9 +176,12 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 	r.o.Log.Info().Msg("relay leads")
 	defer r.o.Log.Info().Msg("relay leads no longer")
 	r.report(r.watch.Drift())
-	l := &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
-		rotation: rotation{conn: conn, retention: r.o.Retention, lockWait: truncateWait}}
-	return l.run(ctx)
+	return r.newLead(conn, streams).run(ctx)
+}
+
+func (r *Relay) newLead(conn *pgx.Conn, streams *streams) *lead {
+	return &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
+		ahead: readAhead{conn: conn}, rotation: rotation{conn: conn, retention: r.o.Retention, lockWait: truncateWait}}
 }
 
 // setUp gives a session the settings that the relay relies on. A process that is

@@ -32,14 +32,14 @@ func TestAppendComparesAndSets(t *testing.T) {
 	ctx := t.Context()
 	run := s.keys.Topic("run")
 	events := []event.Event{{Type: "run.started", Subject: "a"}, {Type: "books.changed", View: "v", Subject: "b"}, {Type: "run.started", Subject: "c"}}
-	if err := s.Append(ctx, at(5), at(6), events); !errors.Is(err, errMoved) {
+	if _, err := s.Append(ctx, at(5), []step{{events: events, to: at(6)}}); !errors.Is(err, errMoved) {
 		t.Errorf("without a position: %v", err)
 	}
 	if err := s.Place(ctx, "", at(5), true); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second is a try after a lost reply
-		if err := s.Append(ctx, at(5), at(6), events); err != nil {
+		if _, err := s.Append(ctx, at(5), []step{{events: events, to: at(6)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,7 +52,7 @@ func TestAppendComparesAndSets(t *testing.T) {
 	if err := s.Place(ctx, at(6).String(), taken, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Append(ctx, at(6), at(7), events); !errors.Is(err, errMoved) {
+	if _, err := s.Append(ctx, at(6), []step{{events: events, to: at(7)}}); !errors.Is(err, errMoved) {
 		t.Errorf("after another took the lead: %v", err)
 	}
 	if err := s.Place(ctx, at(6).String(), at(8), false); !errors.Is(err, errMoved) {
@@ -80,13 +80,13 @@ func TestAppendWritesAllOrNothing(t *testing.T) {
 		}
 	}
 	client.Set(ctx, s.keys.Topic("b"), "a string", 0)
-	if err := s.Append(ctx, at(5), at(6), events); err == nil || !strings.Contains(err.Error(), "something else than a stream") {
+	if _, err := s.Append(ctx, at(5), []step{{events: events, to: at(6)}}); err == nil || !strings.Contains(err.Error(), "something else than a stream") {
 		t.Errorf("a string in a stream's place: %v", err)
 	}
 	unchanged("a string", 0)
 	client.Del(ctx, s.keys.Topic("b"))
 	client.ConfigSet(ctx, "maxmemory", "1")
-	if err := s.Append(ctx, at(5), at(6), events); err == nil || !strings.Contains(err.Error(), "OOM") {
+	if _, err := s.Append(ctx, at(5), []step{{events: events, to: at(6)}}); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("out of memory: %v", err)
 	}
 	if _, _, err := s.Look(ctx, "", false); !errors.Is(err, errFull) {
@@ -94,11 +94,11 @@ func TestAppendWritesAllOrNothing(t *testing.T) {
 	}
 	client.ConfigSet(ctx, "maxmemory", "0")
 	unchanged("out of memory", 0)
-	if err := s.Append(ctx, at(5), at(6), events); err != nil {
+	if _, err := s.Append(ctx, at(5), []step{{events: events, to: at(6)}}); err != nil {
 		t.Fatal(err)
 	}
 	client.Del(ctx, s.keys.Topic("b"))
-	if err := s.Append(ctx, at(6), at(7), events); !errors.Is(err, errLost) {
+	if _, err := s.Append(ctx, at(6), []step{{events: events, to: at(7)}}); !errors.Is(err, errLost) {
 		t.Errorf("a deleted stream: %v", err)
 	}
 	unchanged("a deleted stream", 1)
