@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 // figure is one thing that is measured: the lines that it puts into the table.
@@ -50,7 +52,7 @@ func Run(ctx context.Context, o Options) error {
 	defer b.close(ctx)
 	var table table
 	for _, f := range chosen {
-		b.sayf("%s, some %s", f.name, f.takes)
+		b.sayf("%s, some %s; the machine's load is %s", f.name, f.takes, gauge.Load())
 		lines, err := f.measure(ctx, b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)

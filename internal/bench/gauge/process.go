@@ -89,3 +89,14 @@ func Memory(pid int) (now, highest int64, err error) {
 	}
 	return now, highest, nil
 }
+
+// Load returns the machine's load average of the last minute, "unknown" where the
+// system does not tell: a figure taken beside other work is worth less.
+func Load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	minute, _, _ := strings.Cut(string(text), " ")
+	return minute
+}
