@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -87,9 +89,11 @@ func (f *fences) fenced() []version.Version {
 	return slices.Clone(f.all)
 }
 
+func mythicText() string { return string(view.Mythic()) }
+
 func mythic(t *testing.T) *view.Set {
 	t.Helper()
-	return parse(t, string(view.Mythic()))
+	return parse(t, mythicText())
 }
 
 func parse(t *testing.T, text string) *view.Set {
@@ -292,4 +296,14 @@ func leaks(t *testing.T) {
 	t.Helper()
 	current := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, current) })
+}
+
+// valueOf reads a metric.
+func valueOf(t *testing.T, m prometheus.Metric) float64 {
+	t.Helper()
+	var said dto.Metric
+	if err := m.Write(&said); err != nil {
+		t.Fatal(err)
+	}
+	return said.GetGauge().GetValue() + said.GetCounter().GetValue()
 }

@@ -2,7 +2,8 @@
 -- the columns that are named (none where only the relation is). Plain views and
 -- functions with a parsed body on the way are looked through; functions of other
 -- languages are opaque. Beside the relations stand, with kind '', the rules and
--- functions on the way, each with its xmin for a name.
+-- functions on the way, each with the
+-- xmin of its row for a name (and of its view's type, which is written with the name).
 -- $1: the view.  $2: a relation that is not looked through, or 0.
 WITH RECURSIVE readers(classid, objid) AS (
   SELECT 'pg_rewrite'::regclass::oid, r.oid FROM pg_rewrite r WHERE r.ev_class = $1::regclass
@@ -29,7 +30,8 @@ WHERE c.oid <> $1::regclass AND n.nspname NOT IN ('pg_catalog', 'information_sch
   AND (c.relkind <> 'v' OR c.oid = $2)
 GROUP BY 1, 2, 3
 UNION ALL
-SELECT r.oid, r.xmin::text, '', '{}' FROM readers JOIN pg_rewrite r ON r.oid = readers.objid
+SELECT r.oid, concat_ws(' ', r.xmin, (SELECT y.xmin FROM pg_class c JOIN pg_type y ON y.oid = c.reltype WHERE c.oid = r.ev_class)), '', '{}'
+FROM readers JOIN pg_rewrite r ON r.oid = readers.objid
 WHERE readers.classid = 'pg_rewrite'::regclass AND r.ev_class <> $1::regclass
 UNION ALL
 SELECT p.oid, p.xmin::text, '', '{}' FROM readers JOIN pg_proc p ON p.oid = readers.objid

@@ -22,6 +22,7 @@ func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Ve
 	if len(shapes) == 0 {
 		return nil
 	}
+	unseen := l.relay.watch.Drift().Unseen().Views() // of these, until this moment, or still
 	examined, err := l.relay.watch.consider(ctx, l.conn, shapes)
 	if err != nil {
 		return err
@@ -34,7 +35,8 @@ func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Ve
 	if err != nil {
 		return err
 	}
-	unseen, anew := l.relay.watch.Drift().Unseen().Views(), map[string]shape{}
+	unseen = append(unseen, l.relay.watch.Drift().Unseen().Views()...)
+	anew := map[string]shape{}
 	var due []string
 	for i, name := range views {
 		if s, ok := l.relay.watch.examined[name]; ok && last[i] != s.String() {

@@ -145,6 +145,7 @@ func (p *plan) shares(ctx context.Context, tx pgx.Tx, v *view.View) (shares []sh
 	if err != nil {
 		return nil, fmt.Errorf("its load: %w", err)
 	}
+	p.readsThrough(v.Name, through)
 	if err := allMapped(ctx, tx, reads, mapped); err != nil {
 		return nil, fmt.Errorf("its load %w", err)
 	}
@@ -153,11 +154,11 @@ func (p *plan) shares(ctx context.Context, tx pgx.Tx, v *view.View) (shares []sh
 		if err != nil {
 			return nil, err
 		}
-		c, more, err := planCapture(ctx, tx, v, m, tables[m.Table], mapped)
+		c, through, err := planCapture(ctx, tx, v, m, tables[m.Table], mapped)
+		p.readsThrough(v.Name, through)
 		if err != nil {
 			return nil, fmt.Errorf("the mapping of %s (line %d): %w", m.Table, m.Line, err)
 		}
-		through = append(through, more...)
 		shares = append(shares, share{among, func(w *watched) { w.captures = append(w.captures, c) }})
 	}
 	for _, m := range v.Owners {
@@ -167,16 +168,21 @@ func (p *plan) shares(ctx context.Context, tx pgx.Tx, v *view.View) (shares []sh
 		}
 		table := tables[m.Table]
 		o := ownershipOf(v, m)
-		_, more, err := readsOf(ctx, tx, "SELECT m.* FROM (\n"+o.sql+"\n) AS m ("+columns(o.parts)+", owner)", &table, o.parts+1)
+		_, through, err := readsOf(ctx, tx, "SELECT m.* FROM (\n"+o.sql+"\n) AS m ("+columns(o.parts)+", owner)", &table, o.parts+1)
 		if err != nil {
 			return nil, fmt.Errorf("the owners of %s (line %d): %w", m.Table, m.Line, err)
 		}
-		through = append(through, more...)
+		p.readsThrough(v.Name, through)
 		shares = append(shares, share{among, func(w *watched) { w.owners = append(w.owners, o) }})
 	}
-	slices.SortFunc(through, func(a, b object) int { return cmp.Compare(a.oid, b.oid) })
-	p.objects[v.Name] = slices.Compact(through)
 	return shares, nil
+}
+
+// readsThrough notes what a view reads its tables through, each once.
+func (p *plan) readsThrough(view string, through []object) {
+	all := slices.Concat(p.objects[view], through)
+	slices.SortFunc(all, func(a, b object) int { return cmp.Compare(a.oid, b.oid) })
+	p.objects[view] = slices.Compact(all)
 }
 
 // tablesOf finds the tables that a view maps, and says which do not exist.
@@ -220,7 +226,7 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 		}
 	}
 	if err := allMapped(ctx, tx, others, mapped); err != nil {
-		return c, nil, fmt.Errorf("it %w", err)
+		return c, through, fmt.Errorf("it %w", err)
 	}
 	c.joined = others != nil
 	if c.joined && len(c.columns) == 0 {
@@ -241,12 +247,10 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 // lookUp finds a table by the name a views file gives it; pgx.ErrNoRows where
 // there is none.
 func lookUp(ctx context.Context, tx pgx.Tx, name string) (relation, error) {
-	const query = `SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname, c.relkind::text,
-			EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid)
+	const query = `SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname, c.relkind::text
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`
 	var r relation
-	var subscribed bool
-	err := tx.QueryRow(ctx, query, name).Scan(&r.oid, &r.name, &r.relname, &r.kind, &subscribed)
+	err := tx.QueryRow(ctx, query, name).Scan(&r.oid, &r.name, &r.relname, &r.kind)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return r, pgx.ErrNoRows
@@ -254,8 +258,6 @@ func lookUp(ctx context.Context, tx pgx.Tx, name string) (relation, error) {
 		return r, fmt.Errorf("look up table %s: %w", name, err)
 	case r.kind != "r" && r.kind != "p":
 		return r, fmt.Errorf("%s is not a table: only a table's changes can be seen", name)
-	case subscribed:
-		return r, fmt.Errorf("%s is filled by a logical subscription, which fires no statement triggers", name)
 	}
 	return r, nil
 }
@@ -264,7 +266,8 @@ func lookUp(ctx context.Context, tx pgx.Tx, name string) (relation, error) {
 // statement fires the triggers of the table it names only.
 func family(ctx context.Context, tx pgx.Tx, table relation) ([]relation, error) {
 	const query = `WITH RECURSIVE down(oid) AS (SELECT $1::oid UNION SELECT i.inhrelid FROM down JOIN pg_inherits i ON i.inhparent = down.oid)
-		SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname, c.relkind::text
+		SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname,
+			CASE WHEN EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid) THEN 'subscribed' ELSE c.relkind::text END
 		FROM down JOIN pg_class c ON c.oid = down.oid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 2`
 	rows, err := tx.Query(ctx, query, table.oid)
 	if err != nil {
@@ -277,8 +280,11 @@ func family(ctx context.Context, tx pgx.Tx, table relation) ([]relation, error) 
 		return nil, fmt.Errorf("look up the partitions of %s: %w", table.name, err)
 	}
 	for _, m := range members {
-		if m.kind == "f" {
+		switch m.kind {
+		case "f":
 			return nil, fmt.Errorf("%s has %s, a foreign table, whose changes nobody sees", table.name, m.name)
+		case "subscribed":
+			return nil, fmt.Errorf("%s is filled by a logical subscription, which fires no statement triggers", m.name)
 		}
 	}
 	return members, nil

@@ -7,7 +7,7 @@
 -- $1, $2  views, and tables that they map, in pairs
 -- $3, $4  views, and the oids of rules and functions that they read through, in pairs
 WITH RECURSIVE named AS MATERIALIZED (
-  SELECT m.view, m.name, to_regclass(m.name)::oid AS oid FROM unnest($1::text[], $2::text[]) AS m(view, name)
+  SELECT m.view, to_regclass(m.name)::oid AS oid FROM unnest($1::text[], $2::text[]) AS m(view, name)
 ), kin(view, oid) AS ( -- the tables, those that have our triggers, and all that inherits from either
   (SELECT n.view, n.oid FROM named n WHERE n.oid IS NOT NULL
    UNION
@@ -17,16 +17,15 @@ WITH RECURSIVE named AS MATERIALIZED (
   FROM kin k CROSS JOIN LATERAL (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = k.oid OFFSET 0) AS below(oid)
 ), member AS MATERIALIZED (
   SELECT k.oid, ROW(k.oid, c.shape,
-    (SELECT t.xmin FROM mythic_cache.triggers t WHERE t.relation = k.oid),
     (SELECT string_agg(concat_ws(' ', i.inhrelid, i.xmin), ',' ORDER BY i.inhrelid) FROM pg_inherits i WHERE i.inhparent = k.oid),
     (SELECT string_agg(concat_ws(' ', g.oid, g.xmin), ',' ORDER BY g.oid) FROM pg_trigger g
      WHERE g.tgrelid = k.oid AND NOT g.tgisinternal AND g.tgname LIKE 'mythic\_cache\_%'),
     (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel s WHERE s.srrelid = k.oid))::text AS shape
   FROM (SELECT DISTINCT oid FROM kin) AS k
   LEFT JOIN LATERAL (
-    -- A table's type is written with its name; its own row is with every TRUNCATE.
-    -- A partition has the columns of its parent.
-    SELECT ROW(c.relname, c.relkind, c.relrowsecurity, c.relnamespace,
+    -- The row of a table's type is written with the table's name and schema; that of
+    -- the table is with every TRUNCATE. A partition has the columns of its parent.
+    SELECT ROW(c.relrowsecurity,
       (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace),
       (SELECT y.xmin FROM pg_type y WHERE y.oid = c.reltype),
       (SELECT string_agg(concat_ws(' ', a.attnum, a.xmin), ',' ORDER BY a.attnum) FROM pg_attribute a
@@ -35,14 +34,13 @@ WITH RECURSIVE named AS MATERIALIZED (
   ) AS c ON true
 )
 SELECT v.view,
-  md5(ROW(
-    (SELECT string_agg(ROW(n.name, n.oid)::text, ',' ORDER BY n.name) FROM named n WHERE n.view = v.view),
-    (SELECT string_agg(m.shape, E'\n' ORDER BY m.oid) FROM kin k JOIN member m USING (oid) WHERE k.view = v.view))::text),
+  (SELECT md5(coalesce(string_agg(m.shape, E'\n' ORDER BY m.oid), '')) FROM kin k JOIN member m USING (oid) WHERE k.view = v.view),
   (SELECT coalesce(string_agg(concat_ws(' ', o.oid, o.xmin), ',' ORDER BY o.oid), '')
    FROM unnest($3::text[], $4::text[]) AS u(view, oid)
    CROSS JOIN LATERAL (
-     SELECT r.oid, r.xmin::text FROM pg_rewrite r WHERE r.oid = u.oid::oid
+     SELECT r.oid, concat_ws(' ', r.xmin, (SELECT y.xmin FROM pg_class c JOIN pg_type y ON y.oid = c.reltype WHERE c.oid = r.ev_class))
+     FROM pg_rewrite r WHERE r.oid = u.oid::oid
      UNION ALL
-     SELECT p.oid, p.xmin::text FROM pg_proc p WHERE p.oid = u.oid::oid) AS o
+     SELECT p.oid, p.xmin::text FROM pg_proc p WHERE p.oid = u.oid::oid) AS o(oid, xmin)
    WHERE u.view = v.view)
 FROM (SELECT DISTINCT n.view FROM named n) AS v

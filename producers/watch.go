@@ -88,10 +88,14 @@ func (w *Watch) consider(ctx context.Context, conn *pgx.Conn, shapes map[string]
 		w.drift.Findings = []Finding{{Views: slices.Compact(unsure), Why: "tables and triggers could not be examined: " + errors.Unwrap(err).Error(), Unseen: true}}
 		return true, nil
 	}
-	w.failed, w.drift = false, drift
 	w.examined = maps.Clone(shapes)
-	for name := range w.examined {
-		w.examined[name] = shape{tables: shapes[name].tables, objects: textOf(drift.objects[name])}
+	for name := range shapes {
+		if through, known := drift.objects[name]; known {
+			w.examined[name] = shape{tables: shapes[name].tables, objects: textOf(through)}
+		} else { // a load that cannot be read any more is mended where it was broken
+			drift.objects[name] = w.drift.objects[name]
+		}
 	}
+	w.failed, w.drift = false, drift
 	return true, nil
 }
