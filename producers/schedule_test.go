@@ -451,16 +451,27 @@ func bounds() (all []bound) {
 }
 
 func longBounds() (all []bound) {
-	names := []string{"read committed", "repeatable read", "serializable", "rolled back", "savepoint", "savepoint after a row", "savepoint kept", "two rows",
-		"trigger and old snapshot"}
-	for i, name := range names {
-		alone := []string{name}
-		all = append(all, bound{writers: alone, busy: 2}, bound{writers: alone, dies: 1}, bound{writers: alone, expires: 1}, bound{writers: alone, busy: 1, expires: 1})
-		for _, other := range names[i:] {
+	short := []string{"read committed", "repeatable read", "rolled back", "trigger", "trigger and old snapshot"}
+	long := []string{"serializable", "savepoint", "savepoint after a row", "savepoint kept", "two rows"}
+	for i, name := range short {
+		for _, other := range short[i:] {
 			all = append(all, bound{writers: []string{name, other}})
 		}
 	}
-	return append(all, bound{writers: []string{"read committed", "read committed"}, busy: 1}, bound{writers: []string{"read committed", "no row", "read committed"}})
+	for _, name := range long {
+		all = append(all, bound{writers: []string{name, "quick"}})
+	}
+	for _, name := range append(short, long...) {
+		alone := []string{name}
+		all = append(all, bound{writers: alone, busy: 2}, bound{writers: alone, dies: 1}, bound{writers: alone, expires: 1}, bound{writers: alone, busy: 1, expires: 1})
+	}
+	return append(all,
+		bound{writers: []string{"read committed", "quick"}, busy: 1},
+		bound{writers: []string{"quick", "quick"}, dies: 1},
+		bound{writers: []string{"quick", "quick"}, busy: 1, expires: 1},
+		bound{writers: []string{"quick", "no row", "quick"}},
+		bound{writers: []string{"quick", "quick", "quick"}},
+	)
 }
 
 // Each rule of the doorbell is needed: without it there is a schedule in which the
@@ -550,7 +561,7 @@ func TestNoRowWaitsWhereTransactionsArePrepared(t *testing.T) {
 	}
 	s.exec(`COMMIT PREPARED 'long'`)
 	started := time.Now()
-	look, err := s.door.wait(t.Context(), time.Hour)
+	look, err := s.door.wait(t.Context(), 10*time.Second)
 	if took := time.Since(started); err != nil || !look || took < preparedGap {
 		t.Errorf("after %s the relay is to look: %v, %v", took, look, err)
 	}
