@@ -46,8 +46,9 @@ func (s *system) admin(sql string) {
 	}
 }
 
-// failOver promotes the standby, has the program come to it, and waits for a new epoch.
-func (s *system) failOver(standby *testserver.Postgres, over *link) {
+// failOver promotes the standby, does what the app does before the program is there,
+// has the program come, and waits for a new epoch.
+func (s *system) failOver(standby *testserver.Postgres, over *link, before func()) {
 	s.t.Helper()
 	epoch := s.epochInRedis()
 	if err := standby.Promote(s.t.Context()); err != nil {
@@ -55,6 +56,7 @@ func (s *system) failOver(standby *testserver.Postgres, over *link) {
 	}
 	s.server, s.database = standby, standby.URL(ownDatabase)
 	s.conn = s.connect()
+	before()
 	over.lead(standby.Port)
 	s.awaitEpochAfter(epoch)
 }
@@ -140,7 +142,7 @@ func TestFailoverLosesNothingThatTheStandbyHas(t *testing.T) {
 	s.replayed(standby)
 	primary.Stop()
 	over.mend()
-	s.failOver(standby, over)
+	s.failOver(standby, over, func() {})
 	s.fresh("ann", "bob")
 	testserver.Eventually(t, "the run's event arrives", func() error {
 		if a := s.get("/status/RUN", token("ann")); a.status != http.StatusOK || !strings.Contains(string(a.body), "last") {
@@ -154,8 +156,9 @@ func TestFailoverLosesNothingThatTheStandbyHas(t *testing.T) {
 }
 
 // The primary dies with commits that its standby never got, and that the cache has.
-// The new primary hands out their xids again: but for the epoch, what was cached of
-// the lost ones would pass for newer than what follows.
+// The new primary hands out their xids again, and goes past them before the program
+// is there. But for the epoch, its changes would pass for sent already, and what was
+// cached of the lost ones for newer than what follows.
 func TestFailoverThatLosesCommits(t *testing.T) {
 	t.Parallel()
 	primary := testserver.NewPostgres(t, nil)
@@ -169,22 +172,39 @@ func TestFailoverThatLosesCommits(t *testing.T) {
 	replication.suffer("timeout", replies, map[string]int{"timeout": 0})
 	s.exec(`UPDATE books SET title = 'lost' WHERE run_id IN ('ann1', 'bob1')`)
 	s.exec(`INSERT INTO books (user_id, title) SELECT id, 'lost' FROM users WHERE clerk_user_id = 'cem'`)
-	s.exec(strings.Repeat(`BEGIN; SELECT pg_current_xact_id(); ROLLBACK;`, 500))
-	burnt := one[int64](s, `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`)
+	s.burn(500)
 	s.exec(`UPDATE books SET title = title || '!' WHERE title = 'lost'`)
 	s.cached(users...) // filled at snapshots above them all
+	last := s.xmax()
 	primary.Kill()
-	s.failOver(standby, over)
-	if now := one[int64](s, `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`); now >= burnt {
-		t.Fatalf("the new primary is at xid %d, and the old one was at %d: nothing is handed out again", now, burnt)
-	}
+	s.failOver(standby, over, func() {
+		s.exec(`UPDATE books SET title = 'of the new primary' WHERE run_id = 'bob1'`)
+		if now := s.xmax(); now >= last {
+			t.Fatalf("the new primary is at xid %d, and the old one was at %d: nothing was handed out again", now, last)
+		}
+		s.burn(1000)
+		if now := s.xmax(); now <= last {
+			t.Fatalf("the new primary is at xid %d, and the old one was at %d", now, last)
+		}
+	})
 	s.neverSays("lost", users...)
 	s.fresh(users...)
 	s.cached(users...)
-	s.exec(`UPDATE books SET title = 'of the new primary' WHERE run_id = 'ann1'`)
-	s.exec(`UPDATE users SET clerk_user_id = 'bob and cem' WHERE clerk_user_id = 'bob'`)
-	s.fresh(append(users, "bob and cem")...)
+	s.exec(`UPDATE books SET title = 'and again' WHERE run_id = 'ann1'`)
+	s.exec(`UPDATE users SET clerk_user_id = 'dan' WHERE clerk_user_id = 'bob'`)
+	s.fresh(append(users, "dan")...)
 	s.neverSays("lost", users...)
+}
+
+// burn has so many transactions write nothing.
+func (s *system) burn(xids int) {
+	s.t.Helper()
+	s.exec(strings.Repeat(`BEGIN; SELECT pg_current_xact_id(); ROLLBACK;`, xids))
+}
+
+func (s *system) xmax() int64 {
+	s.t.Helper()
+	return one[int64](s, `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`)
 }
 
 // A dump is made, and the database dropped and restored from it under its own name
@@ -209,6 +229,8 @@ func TestADatabaseRestoredFromADump(t *testing.T) {
 	s.conn = s.connect()
 	s.awaitEpochAfter(epoch)
 	s.neverSays("lost", users...)
+	s.fresh(users...)
+	s.exec(`UPDATE books SET title = 'before the triggers are looked at' WHERE run_id = 'ann1'`)
 	s.fresh(users...)
 	s.command("migrate", "up")
 	s.awaitReady()

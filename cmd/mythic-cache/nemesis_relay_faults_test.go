@@ -24,7 +24,7 @@ func (n *relayNemesis) deal(wanted int) []relayFault {
 	shuffle := func() { n.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] }) }
 	shuffle()
 	if wanted == 0 {
-		met := map[string]bool{takesLong: true}
+		met := map[string]bool{onlyLong: true}
 		return slices.DeleteFunc(deck, func(f relayFault) bool {
 			again := met[f.kind]
 			met[f.kind] = true
@@ -39,8 +39,8 @@ func (n *relayNemesis) deal(wanted int) []relayFault {
 	return dealt[:wanted]
 }
 
-// takesLong is no kind for the short form.
-const takesLong = "takes long"
+// onlyLong is no kind of the short form.
+const onlyLong = "only in the long form"
 
 func relayFaults() []relayFault {
 	return []relayFault{
@@ -49,15 +49,15 @@ func relayFaults() []relayFault {
 		{"others killed", "all relays killed", (*relayNemesis).killAll},
 		{"leader stopped", "leader stopped, its last write late", (*relayNemesis).stopInAWrite},
 		{"leader stopped", "leader stopped in a backlog", (*relayNemesis).stopInABacklog},
-		{takesLong, "leader stopped for a moment", (*relayNemesis).stopForAMoment},
+		{onlyLong, "leader stopped for a moment", (*relayNemesis).stopForAMoment},
 		{"Redis killed", "Redis killed", (*relayNemesis).killRedis},
 		{"Redis killed", "Redis restarted", (*relayNemesis).restartRedis},
 		{"Redis killed", "Redis killed, and its last writes lost", (*relayNemesis).loseRedisTail},
 		{"Redis stopped", "Redis stopped for a moment", func(n *relayNemesis) { n.freezeRedis(100*time.Millisecond, 800*time.Millisecond) }},
-		{takesLong, "Redis stopped for long", func(n *relayNemesis) { n.freezeRedis(2*time.Second, 8*time.Second) }},
+		{onlyLong, "Redis stopped for long", func(n *relayNemesis) { n.freezeRedis(2*time.Second, 8*time.Second) }},
 		{"Redis flushed", "Redis flushed", (*relayNemesis).flush},
-		{"Redis robbed", "a stream deleted", (*relayNemesis).deleteStream},
-		{"Redis robbed", "the position deleted", (*relayNemesis).deletePosition},
+		{"a stream deleted", "a stream deleted", (*relayNemesis).deleteStream},
+		{onlyLong, "the position deleted", (*relayNemesis).deletePosition},
 		{"Redis full", "Redis out of memory", (*relayNemesis).fillRedis},
 		{"links to Redis", "all links to Redis fail", (*relayNemesis).failRedisLinks},
 		{"links to Redis", "the leader's link to Redis fails", (*relayNemesis).failRedisLink},
@@ -134,7 +134,7 @@ func (n *relayNemesis) stopInABacklog() {
 	leader.signal(syscall.SIGSTOP)
 	leader.postgres.mend()
 	testserver.Eventually(n.t, "another leads", func() error {
-		if n.leader() == leader {
+		if now, _ := n.roles(); now == leader {
 			return errors.New("not yet")
 		}
 		return nil

@@ -252,38 +252,39 @@ func (n *relayNemesis) report() {
 	for _, name := range names {
 		all := n.measured[name]
 		slices.Sort(all)
-		at := func(of int) time.Duration { return all[(len(all)-1)*of/100].Round(time.Millisecond) }
+		at := func(of int) time.Duration { return all[(len(all)*of+99)/100-1].Round(time.Millisecond) }
 		n.t.Logf("%-75s %4d times: median %6s, 90%% %6s, worst %6s", name, len(all), at(50), at(90), at(100))
 	}
 }
 
-// leader is the process that last said that it leads, and another that stands by.
+// leader is the process that leads, as soon as another stands by.
 func (n *relayNemesis) leader() *relayProcess {
 	n.t.Helper()
-	started := time.Now()
-	defer func() {
-		n.measured["until one leads and another stands by"] = append(n.measured["until one leads and another stands by"], time.Since(started))
-	}()
 	var leader *relayProcess
 	testserver.Eventually(n.t, "one leads and another stands by", func() error {
-		var last int64
 		waiting := 0
-		leader = nil
-		for _, p := range n.relays {
-			led, standsBy := p.log.role()
-			if led > last {
-				leader, last = p, led
-			}
-			if standsBy {
-				waiting++
-			}
-		}
-		if leader == nil || waiting == 0 {
+		if leader, waiting = n.roles(); leader == nil || waiting == 0 {
 			return fmt.Errorf("%v leads, %d stand by", leader, waiting)
 		}
 		return nil
 	})
 	return leader
+}
+
+// roles are who said last that it leads, if it has said no other since, and how many
+// stand by.
+func (n *relayNemesis) roles() (leader *relayProcess, waiting int) {
+	var last int64
+	for _, p := range n.relays {
+		led, standsBy := p.log.role()
+		if led > last {
+			leader, last = p, led
+		}
+		if standsBy {
+			waiting++
+		}
+	}
+	return leader, waiting
 }
 
 // takeover takes the lead from its owner in some way, and measures how long it is
