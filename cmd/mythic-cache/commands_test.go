@@ -34,7 +34,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	for name, wrong := range map[string]string{
 		"DATABASE_URL": "postgres://u:hunter2@host:notaport/db", "DATABASE_LISTEN_URL": "postgres://u:hunter2@h:x/db",
 		"REDIS_URL": "http://:hunter2@localhost", "HTTP_ADDR": "8001", "RUN_STATUS_TTL": "soon", "USER_BOOKS_TTL": "-5",
-		"REDIS_CACHE_TTL": "0", "REDIS_SESSION_TTL": "1.5", "STALE_FOR": "x", "OUTBOX_RETENTION": "1m", "VIEWS_FILE": "/nowhere/views.yaml",
+		"REDIS_CACHE_TTL": "0", "REDIS_SESSION_TTL": "1.5", "STALE_FOR": "x", "OUTBOX_RETENTION": "1m", "OUTBOX_WARN_SIZE": "1 lot", "VIEWS_FILE": "/nowhere/views.yaml",
 		"CACHE_PREFIX": "a b", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "AUTH_MODE": "password", "AUTH_JWKS": "https://example.com/jwks",
 		"RATE_LIMITS": "default=many", "LLM_BASE_URL": "ftp://:hunter2@model", "AI_CACHE_KEY": "hunter2",
 	} {
@@ -63,6 +63,29 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	_, err := runCommandLine(t, map[string]string{"LOG_LEVEL": "loud", "RUN_STATUS_TTL": "soon"}, "doctor")
 	if err == nil || !strings.Contains(err.Error(), "LOG_LEVEL") || !strings.Contains(err.Error(), "RUN_STATUS_TTL") {
 		t.Errorf("two wrong settings are not both named: %v", err)
+	}
+}
+
+func TestSizesAreReadAndWritten(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]size{
+		"0": 0, "17": 17, "17B": 17, "2kB": 2000, "2KiB": 2048, "3MiB": 3 << 20, "1GiB": 1 << 30, "2GB": 2e9, "1TiB": 1 << 40, "7TB": 7e12,
+	} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%s is %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "GiB", "-1", "1.5GiB", "1 GiB", "1GIB", "1i", "99999999TiB", "99999999999999999999"} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is read as %d", text, got)
+		}
+	}
+	for bytes, want := range map[size]string{0: "0 bytes", 1023: "1023 bytes", 1 << 10: "1.0 KiB", 1 << 30: "1.0 GiB", 3 << 19: "1.5 MiB"} {
+		if got := bytes.String(); got != want {
+			t.Errorf("%d is written %s", int64(bytes), got)
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ type size int64
 
 // UnmarshalText reads a whole number with or without a unit.
 func (s *size) UnmarshalText(text []byte) error {
-	digits := strings.TrimRight(string(text), "kMGTiB")
+	digits := strings.TrimRight(string(text), "KkMGTiB")
 	unit, known := map[string]int64{
 		"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "kiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 	}[string(text[len(digits):])]

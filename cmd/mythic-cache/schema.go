@@ -106,14 +106,12 @@ func (g *schemaGate) lookAt(ctx context.Context) error {
 		}
 		g.complete = true
 	}
-	examined, err := g.watch.Look(ctx, g.conn)
-	if err != nil {
-		return err
-	}
-	if drift := g.watch.Drift(); examined && g.migrate && drift.Findings != nil && g.mend(ctx) {
-		if _, err := g.watch.Look(ctx, g.conn); err != nil {
+	for mended := true; mended; {
+		examined, err := g.watch.Look(ctx, g.conn)
+		if err != nil {
 			return err
 		}
+		mended = examined && g.migrate && g.watch.Drift().Findings != nil && g.mend(ctx)
 	}
 	if err := g.watch.Drift().Unseen().Err(); err != nil {
 		return fmt.Errorf("%w: %w", errDrift, err)
