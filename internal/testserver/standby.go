@@ -86,3 +86,23 @@ func (p *Postgres) Run(ctx context.Context, program string, args ...string) erro
 	}
 	return nil
 }
+
+// Freeze stops every process of the cluster until Thaw, as a machine does that
+// hangs: connections stay open, and nobody answers.
+func (p *Postgres) Freeze() error { return p.signalAll(syscall.SIGSTOP) }
+
+// Thaw lets a frozen cluster run on.
+func (p *Postgres) Thaw() error { return p.signalAll(syscall.SIGCONT) }
+
+// signalAll begins with the postmaster: stopped, it makes no new processes.
+func (p *Postgres) signalAll(sig syscall.Signal) error {
+	if err := p.process.signal(sig); err != nil {
+		return fmt.Errorf("signal the cluster: %w", err)
+	}
+	for _, child := range childrenOf(p.process.cmd.Process.Pid) {
+		if err := syscall.Kill(child, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal the cluster: %w", err)
+		}
+	}
+	return nil
+}
