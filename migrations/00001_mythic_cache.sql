@@ -257,7 +257,7 @@ $$;
 -- NULL with broken set means that the mapping could not be run or gives more keys
 -- than it is worth telling apart: the whole view has to be fenced. With at_most
 -- below zero nothing is run and every view is.
-CREATE FUNCTION mythic_cache.remap(function text, joins jsonb, at_most integer) RETURNS TABLE (key text, broken text)
+CREATE FUNCTION mythic_cache.remap(function text, joins jsonb[], at_most integer) RETURNS TABLE (key text, broken text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   keys text[];
@@ -267,8 +267,7 @@ BEGIN
     RETURN;
   END IF;
   BEGIN
-    EXECUTE format('SELECT array_agg(k) FROM (SELECT k FROM mythic_cache.%I($1) AS k LIMIT $2) AS s', function)
-      INTO keys USING joins, at_most + 1;
+    EXECUTE format('SELECT mythic_cache.%I($1, $2)', function) INTO keys USING joins, at_most + 1;
   EXCEPTION
     WHEN transaction_rollback OR operator_intervention THEN
       RAISE;
@@ -412,7 +411,7 @@ DROP TABLE mythic_cache.owners;
 DROP TABLE mythic_cache.run_events;
 DROP TABLE mythic_cache.installation;
 DROP TABLE mythic_cache.triggers;
-DROP FUNCTION mythic_cache.remap(text, jsonb, integer);
+DROP FUNCTION mythic_cache.remap(text, jsonb[], integer);
 DROP FUNCTION mythic_cache.capture(text, text, text[], jsonb, text, jsonb);
 DROP FUNCTION mythic_cache.join_key(text[]);
 DROP FUNCTION mythic_cache.publish(text, text, jsonb);

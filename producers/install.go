@@ -152,7 +152,7 @@ func generation(views *view.Set, path string) string {
 		for _, m := range v.Tables {
 			c := captureOf(v, m, relation{name: m.Table})
 			joined := c
-			joined.columns, joined.distinct, joined.joined = []string{"a"}, true, true
+			joined.columns, joined.types, joined.distinct, joined.joined = []string{"a"}, []string{"text"}, true, true
 			w := watched{name: m.Table, relname: m.Topic(), captures: []capture{c, joined}}
 			statements, _ := w.statements(path)
 			all = append(all, statements...)

@@ -49,6 +49,7 @@ type capture struct {
 	parts           int
 	sql             string
 	columns         []string // of changed that the mapping names; none: it names none
+	types           []string // theirs
 	distinct        bool     // the columns can be compared, so each combination of them is read once
 	joined          bool     // the mapping reads more than the changed row, and so runs twice
 	mapped          string   // the table whose row type changed has, quoted
@@ -241,6 +242,11 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 		return c, nil, fmt.Errorf("the columns it joins by: %w", err)
 	}
 	c.distinct = err == nil
+	const types = `SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY u.n)
+		FROM unnest($2::text[]) WITH ORDINALITY AS u(name, n) JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = u.name`
+	if err := tx.QueryRow(ctx, types, table.oid, c.columns).Scan(&c.types); err != nil {
+		return c, nil, fmt.Errorf("look up the types of its columns: %w", err)
+	}
 	return c, through, nil
 }
 

@@ -82,27 +82,40 @@ func (w *watched) functionName(op string) string {
 
 func triggerName(op string) string { return "mythic_cache_" + op }
 
+// remapArguments are the types of what a function that maps again takes: join
+// columns, and the number of keys that are wanted at most.
+const remapArguments = "jsonb[], integer"
+
 // remapName changes with all that the function is made of: an outbox row that was
 // written for another form of it finds none and fences its view.
 func (c capture) remapName(path string) string {
-	sum := sha256.Sum256([]byte(path + "\n" + c.mapped + "\n" + c.sql))
+	sum := sha256.Sum256([]byte(strings.Join([]string{remapArguments, path, c.mapped, c.sql}, "\n")))
 	return fmt.Sprintf("remap_%.24s_%d_%s", c.view, c.mappedOID, hex.EncodeToString(sum[:4]))
 }
 
 // remapSQL is the function that the relay runs a joined mapping with. The planner
 // may do there what the relay's own session forbids. It is no SQL function, since
-// one of those is planned anew at each call.
+// one of those is planned anew at each call; and of an array the planner expects few
+// rows, where it expects a hundred of a function and reads a whole table for them.
 func (c capture) remapSQL(path string) string {
-	return fmt.Sprintf(`CREATE OR REPLACE FUNCTION mythic_cache.%s(jsonb) RETURNS SETOF text
+	definitions := make([]string, len(c.columns))
+	for i, name := range quoteAll(c.columns) {
+		definitions[i] = name + " " + c.types[i]
+	}
+	return fmt.Sprintf(`CREATE OR REPLACE FUNCTION mythic_cache.%s(%s) RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = %s%s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
 #variable_conflict use_column
+DECLARE
+  mc_keys text[];
 BEGIN
-  RETURN QUERY WITH changed AS (SELECT * FROM jsonb_populate_recordset(NULL::%s, $1))
-  SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
+  WITH changed AS (SELECT c.* FROM unnest($1) AS j(record) CROSS JOIN LATERAL jsonb_to_record(j.record) AS c(%s))
+  SELECT array_agg(k.key) INTO mc_keys FROM (SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
 %s
-) AS m (%s)) AS m WHERE m.key <> '';
+) AS m (%s)) AS m WHERE m.key <> '' LIMIT $2) AS k;
+  RETURN mc_keys;
 END
-%s`, ident(c.remapName(path)), fixed(path), asLoads, quote, c.mapped, keyOf(c.parts), c.sql, columns(c.parts), quote)
+%s`, ident(c.remapName(path)), remapArguments, fixed(path), asLoads, quote, strings.Join(definitions, ", "),
+		keyOf(c.parts), c.sql, columns(c.parts), quote)
 }
 
 // functionSQL is the trigger function of one table and one kind of statement. It
@@ -219,7 +232,7 @@ func (w *watched) statements(path string) (sql, functions []string) {
 	for _, name := range functions {
 		signature := name + "\"()"
 		if strings.HasPrefix(name, "remap_") {
-			signature = name + "\"(jsonb)"
+			signature = name + "\"(" + remapArguments + ")"
 		}
 		sql = append(sql, "REVOKE EXECUTE ON FUNCTION mythic_cache.\""+signature+" FROM PUBLIC")
 	}
