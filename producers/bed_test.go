@@ -181,6 +181,7 @@ func (b *bed) dial(url string) stream.Dial {
 			return nil, err
 		}
 		o.OnConnect, o.DialerRetries = onConnect, 1 // the relay tries again by itself
+		o.ContextTimeoutEnabled = true
 		return redis.NewClient(o), nil
 	}
 }

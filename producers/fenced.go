@@ -22,9 +22,13 @@ func (s *streams) Fenced(ctx context.Context, views []string) ([]string, error) 
 	for i, name := range views {
 		fields[i] = shapeField(name)
 	}
-	found, err := s.client.HMGet(ctx, s.keys.Position(), fields...).Result()
+	var found []any
+	err := s.patience.call(ctx, func(ctx context.Context) (err error) {
+		found, err = s.client.HMGet(ctx, s.keys.Position(), fields...).Result()
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read the shapes that views were fenced at: %w", err)
+		return nil, fmt.Errorf("read from Redis at which shapes views were fenced: %w", err)
 	}
 	shapes := make([]string, len(views))
 	for i := range found {
@@ -39,5 +43,5 @@ func (s *streams) NoteFenced(ctx context.Context, at position, shapes map[string
 	for name, shape := range shapes {
 		args = append(args, shapeField(name), shape.String())
 	}
-	return s.outcome(redis.NewScript(fencedLua).Run(ctx, s.client, []string{s.keys.Position()}, args...).StringSlice())
+	return s.run(ctx, redis.NewScript(fencedLua), args...)
 }

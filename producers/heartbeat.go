@@ -24,6 +24,7 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	if err != nil {
 		return err
 	}
+	l.heard = time.Now()
 	if now.epoch != l.placed.epoch {
 		return fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
 	}
@@ -100,7 +101,34 @@ func (l *lead) count(ctx context.Context) error {
 	if err := l.conn.QueryRow(ctx, query, open, afterXid, afterID, backlogMost).Scan(&n); err != nil {
 		return fmt.Errorf("count the backlog: %w", err)
 	}
+	l.heard = time.Now()
+	l.forgetRings(ctx)
 	l.relay.metrics.backlog.Set(float64(n))
 	l.relay.set(func(s *RelayState) { s.Backlog = n })
 	return l.weigh(ctx)
+}
+
+// keep has PostgreSQL hear from the session where it has not for a while.
+func (l *lead) keep(ctx context.Context) error {
+	if time.Since(l.heard) < heartbeatEvery/2 {
+		return nil
+	}
+	l.ahead.wait()
+	l.heard = time.Now()
+	if _, err := l.conn.Exec(ctx, "SELECT 1"); err != nil {
+		return fmt.Errorf("keep the session: %w", err)
+	}
+	return nil
+}
+
+// forgetRings empties what the driver keeps of rings. All that they say is to look,
+// and whoever counts what waits looks next; while Redis is away, each commit rings.
+func (l *lead) forgetRings(ctx context.Context) {
+	kept, cancel := context.WithCancel(ctx)
+	cancel()
+	for {
+		if _, err := l.conn.WaitForNotification(kept); err != nil {
+			return
+		}
+	}
 }

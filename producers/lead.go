@@ -39,6 +39,7 @@ type lead struct {
 	batchRows int
 	drained   time.Time
 	beat      time.Time
+	heard     time.Time         // when PostgreSQL last heard from the session
 	ensured   time.Time         // when absent view keys were last made
 	retry     time.Duration     // pause before the next attempt, while Redis fails
 	weighed   time.Time         // when the outbox was last weighed
@@ -226,7 +227,7 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		}
 		return 0, false, err
 	}
-	l.remapKeys = remapKeys
+	l.remapKeys, l.heard = remapKeys, time.Now()
 	steps := b.steps(l.from, l.note)
 	if b.more && len(steps) > 0 {
 		l.ahead.begin(ctx, steps[len(steps)-1].to, l.batchRows, l.remapKeys)
@@ -264,9 +265,7 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 // append does steps. What has begun is finished, so that a shutdown leaves no
 // doubt about it.
 func (l *lead) append(ctx context.Context, steps []step) error {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownBound)
-	defer cancel()
-	done, err := l.streams.Append(bounded, l.placed, steps)
+	done, err := l.streams.Append(context.WithoutCancel(ctx), l.placed, steps)
 	for _, s := range steps[:done] {
 		l.placed, l.from = s.to, s.to
 		l.relay.metrics.scripts.Inc()

@@ -110,6 +110,7 @@ type streams struct {
 	client              redis.UniversalClient
 	keys                stream.Keys
 	append, place, look *redis.Script
+	patience            *patience // nil: none
 }
 
 func newStreams(client redis.UniversalClient, keys stream.Keys) *streams {
@@ -129,23 +130,28 @@ func (s *streams) Append(ctx context.Context, from position, steps []step) (done
 	replies := make([]*redis.Cmd, len(steps))
 	send := func() error {
 		present := from
-		_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i, step := range steps {
-				keys, args := s.arguments(present, step)
-				replies[i] = s.append.EvalSha(ctx, p, keys, args...)
-				present = step.to
-			}
-			return nil
+		return s.patience.call(ctx, func(ctx context.Context) error {
+			_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+				for i, step := range steps {
+					keys, args := s.arguments(present, step)
+					replies[i] = s.append.EvalSha(ctx, p, keys, args...)
+					present = step.to
+				}
+				return nil
+			})
+			return err
 		})
-		return err
 	}
-	if redis.HasErrorPrefix(send(), "NOSCRIPT") {
-		if err := s.append.Load(ctx, s.client).Err(); err != nil {
-			return 0, fmt.Errorf("load the script that appends: %w", err)
+	if err = send(); redis.HasErrorPrefix(err, "NOSCRIPT") {
+		if err := s.patience.call(ctx, func(ctx context.Context) error { return s.append.Load(ctx, s.client).Err() }); err != nil {
+			return 0, fmt.Errorf("load the script that appends into Redis: %w", err)
 		}
-		_ = send() // each reply has its own error
+		err = send()
 	}
 	for i, reply := range replies {
+		if reply == nil { // it was not even tried
+			return i, err
+		}
 		if err := s.outcome(reply.StringSlice()); err != nil {
 			return i, err
 		}
@@ -180,7 +186,17 @@ func (s *streams) Place(ctx context.Context, from string, to position, anew bool
 	if anew {
 		flag = "1"
 	}
-	return s.outcome(s.place.Run(ctx, s.client, []string{s.keys.Position()}, from, to.String(), to.epoch, flag).StringSlice())
+	return s.run(ctx, s.place, from, to.String(), to.epoch, flag)
+}
+
+// run runs a script on the position.
+func (s *streams) run(ctx context.Context, script *redis.Script, args ...any) error {
+	var reply []string
+	err := s.patience.call(ctx, func(ctx context.Context) (err error) {
+		reply, err = script.Run(ctx, s.client, []string{s.keys.Position()}, args...).StringSlice()
+		return err
+	})
+	return s.outcome(reply, err)
 }
 
 // Look returns the position's text, ” where there is none, and the key of a
@@ -190,12 +206,16 @@ func (s *streams) Look(ctx context.Context, expected string, caughtUp bool) (tex
 	if caughtUp {
 		flag = "1"
 	}
-	reply, err := s.look.Run(ctx, s.client, []string{s.keys.Position()}, expected, flag).StringSlice()
+	var reply []string
+	err = s.patience.call(ctx, func(ctx context.Context) (err error) {
+		reply, err = s.look.Run(ctx, s.client, []string{s.keys.Position()}, expected, flag).StringSlice()
+		return err
+	})
 	if err != nil {
-		return "", "", fmt.Errorf("look at the position: %w", err)
+		return "", "", fmt.Errorf("look at the position in Redis: %w", err)
 	}
 	if len(reply) != 3 {
-		return "", "", fmt.Errorf("look at the position: a reply of %d strings", len(reply))
+		return "", "", fmt.Errorf("look at the position in Redis: a reply of %d strings", len(reply))
 	}
 	if reply[2] != "" {
 		return "", "", errFull
@@ -205,7 +225,7 @@ func (s *streams) Look(ctx context.Context, expected string, caughtUp bool) (tex
 
 func (s *streams) outcome(reply []string, err error) error {
 	if err != nil {
-		return fmt.Errorf("write to the streams: %w", err)
+		return fmt.Errorf("write to the streams in Redis: %w", err)
 	}
 	reply = append(reply, "", "")
 	switch reply[0] {
@@ -218,6 +238,6 @@ func (s *streams) outcome(reply []string, err error) error {
 	case "type":
 		return fmt.Errorf("%s holds something else than a stream", reply[1])
 	default:
-		return fmt.Errorf("write to the streams: reply %q", reply[0])
+		return fmt.Errorf("write to the streams in Redis: reply %q", reply[0])
 	}
 }

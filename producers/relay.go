@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"mythiccache/cache/version"
@@ -31,7 +33,7 @@ type Fences interface {
 type RelayOptions struct {
 	URL        string      // PostgreSQL, the primary
 	ListenURL  string      // the same without a transaction pooler between; URL where empty. The relay uses this one alone
-	Dial       stream.Dial // a Redis client of the relay's own
+	Dial       stream.Dial // a Redis client of the relay's own, whose calls end with their context
 	Keys       stream.Keys
 	Views      *view.Set
 	Fences     Fences
@@ -78,10 +80,11 @@ type Relay struct {
 	why   error // nothing is being sent because of it
 
 	// Run's alone.
-	led   uint64          // the epoch under which it last led
-	watch *Watch          // of the views' tables
-	told  map[string]bool // what it has told of drift
-	large bool            // it has told that the outbox is
+	led      uint64          // the epoch under which it last led
+	watch    *Watch          // of the views' tables
+	told     map[string]bool // what it has told of drift
+	patience *patience       // with Redis
+	large    bool            // it has told that the outbox is
 }
 
 // NewRelay checks the options. Neither server needs to be up.
@@ -109,8 +112,10 @@ func NewRelay(o RelayOptions) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
+	patience := &patience{}
+	o.Fences = patientFences{o.Fences, patience}
 	watch := &Watch{views: o.Views, wait: examineWait}
-	return &Relay{o: o, metrics: m, watch: watch, why: errors.New("the relay has not started yet")}, nil
+	return &Relay{o: o, metrics: m, watch: watch, patience: patience, why: errors.New("the relay has not started yet")}, nil
 }
 
 // Run leads or stands by until the context ends, through any failure of either
@@ -131,7 +136,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if r.fail(err) {
+		if r.stall("postgres", err) {
 			r.o.Log.Warn().Err(err).Msg("relay lost its session")
 		}
 		if time.Since(started) > retryMost {
@@ -180,8 +185,10 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 }
 
 func (r *Relay) newLead(conn *pgx.Conn, streams *streams) *lead {
-	return &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
+	l := &lead{relay: r, conn: conn, streams: streams, remapKeys: remapKeys, batchRows: batchRows, broken: map[string]string{},
 		ahead: readAhead{conn: conn}, rotation: rotation{conn: conn, retention: r.o.Retention, lockWait: truncateWait}}
+	r.patience.keep, streams.patience = l.keep, r.patience
+	return l
 }
 
 // setUp gives a session the settings that the relay relies on. A process that is
@@ -244,12 +251,29 @@ func (r *Relay) set(change func(*RelayState)) {
 	change(&r.state)
 }
 
-// fail notes why nothing is sent, and reports whether that is news.
+// fail notes that Redis keeps rows from being sent, and reports whether that is news.
 func (r *Relay) fail(err error) bool {
+	var refused redis.Error
+	var slow net.Error
+	switch {
+	case errors.Is(err, errFull), redis.HasErrorPrefix(err, "OOM"):
+		return r.stall("redis full", err)
+	case errors.As(err, &refused):
+		return r.stall("redis refuses", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+		return r.stall("redis slow", fmt.Errorf("no answer within %s: %w", redisBound, err))
+	default:
+		return r.stall("redis away", err)
+	}
+}
+
+// stall notes why nothing is sent, and reports whether that is news.
+func (r *Relay) stall(why string, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	news := err != nil && (r.why == nil || r.why.Error() != err.Error())
 	r.why = err
+	r.metrics.stall(why)
 	return news
 }
 
@@ -259,6 +283,7 @@ func (r *Relay) mend() bool {
 	defer r.mu.Unlock()
 	news := r.why != nil
 	r.why = nil
+	r.metrics.stall("")
 	return news
 }
 

@@ -12,7 +12,7 @@ type relayMetrics struct {
 	events, scripts, truncations            prometheus.Counter
 	drain                                   prometheus.Histogram
 	fenced, broken, stalled, viewFences     *prometheus.CounterVec
-	drifted                                 *prometheus.GaugeVec
+	drifted, waits                          *prometheus.GaugeVec
 }
 
 func newRelayMetrics(to prometheus.Registerer) (*relayMetrics, error) {
@@ -38,12 +38,14 @@ func newRelayMetrics(to prometheus.Registerer) (*relayMetrics, error) {
 		viewFences: prometheus.NewCounterVec(counter("view_fences_total", "Times that a view was fenced as a whole because its tables became others, or its changes may go unnoticed."), []string{"view"}),
 		drifted: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "mythic_cache", Subsystem: "relay", Name: "drifted_views",
 			Help: "1 while a view's changes may go unnoticed, so that it is fenced each second."}, []string{"view"}),
+		waits: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "mythic_cache", Subsystem: "relay", Name: "stalled",
+			Help: "1 while nothing is sent, by what it waits for."}, []string{"why"}),
 	}
 	if to == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.leader, m.backlog, m.lastDrain, m.events, m.scripts, m.truncations, m.drain, m.fenced, m.broken, m.stalled, m.outboxBytes, m.viewFences, m.drifted} {
+	for _, c := range []prometheus.Collector{m.leader, m.backlog, m.lastDrain, m.events, m.scripts, m.truncations, m.drain, m.fenced, m.broken, m.stalled, m.outboxBytes, m.viewFences, m.drifted, m.waits} {
 		errs = append(errs, to.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -54,4 +56,12 @@ func (m *relayMetrics) follow() {
 	m.leader.Set(0)
 	m.outboxBytes.Set(0)
 	m.drifted.Reset()
+}
+
+// stall notes what is waited for: nothing, where it is empty.
+func (m *relayMetrics) stall(why string) {
+	m.waits.Reset()
+	if why != "" {
+		m.waits.WithLabelValues(why).Set(1)
+	}
 }
