@@ -23,7 +23,7 @@ const ownDatabase = "mythic"
 func newSystemOver(t *testing.T, server *testserver.Postgres, over *link) *system {
 	t.Helper()
 	s := &system{t: t, server: server, database: server.URL(ownDatabase), redis: testserver.NewRedis(t), args: []string{"run"}}
-	s.settings = map[string]string{"DATABASE_URL": over.through(s.database)}
+	s.settings = map[string]string{"DATABASE_URL": over.through(s.database), "GORACE": endAtOnce}
 	s.admin("CREATE DATABASE " + ownDatabase)
 	s.client, s.conn = s.redis.Client(t), s.connect()
 	s.command("demo", "load")

@@ -66,6 +66,7 @@ func relayFaults() []relayFault {
 		{"sessions", "PostgreSQL restarted", (*relayNemesis).restartPostgres},
 		{"sessions", "all sessions of relays terminated", (*relayNemesis).terminate},
 		{"sessions", "the leader's session terminated", (*relayNemesis).terminateLeader},
+		{onlyLong, "PostgreSQL stopped for a while", (*relayNemesis).freezePostgres},
 		{"epoch", "PostgreSQL killed", (*relayNemesis).killPostgres},
 		{"epoch", "a backend killed", (*relayNemesis).killBackend},
 		{"epoch", "epoch bumped", (*relayNemesis).bumpEpoch},
@@ -248,6 +249,12 @@ func (n *relayNemesis) fail(links ...*link) {
 func (n *relayNemesis) restartPostgres() {
 	n.server.Stop()
 	n.must(n.server.Start(n.t.Context()))
+}
+
+func (n *relayNemesis) freezePostgres() {
+	n.must(n.server.Freeze())
+	n.hold(100*time.Millisecond, 5*time.Second)
+	n.must(n.server.Thaw())
 }
 
 func (n *relayNemesis) killPostgres() {

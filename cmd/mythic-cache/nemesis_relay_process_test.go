@@ -28,6 +28,10 @@ type relayProcess struct {
 	log *relayLog
 }
 
+// endAtOnce has the race detector not wait for a second when a program ends: these
+// end often.
+const endAtOnce = "atexit_sleep_ms=0"
+
 // relayLog is what a process said of itself since it was started.
 type relayLog struct {
 	order *atomic.Int64 // of what all processes say
@@ -125,10 +129,9 @@ func (p *relayProcess) kill() {
 	p.examine()
 }
 
-// stop asks the process to end, and demands that it does so well.
-func (p *relayProcess) stop() {
+// awaitEnd waits for a process that was asked to end, and demands that it does so well.
+func (p *relayProcess) awaitEnd() {
 	p.t.Helper()
-	p.signal(syscall.SIGTERM)
 	select {
 	case <-p.log.ended:
 	case <-time.After(time.Minute):
@@ -137,6 +140,7 @@ func (p *relayProcess) stop() {
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Errorf("%s stopped with %v", p.name, err)
 	}
+	p.examine()
 }
 
 // examine fails the test where the process broke rather than was broken.

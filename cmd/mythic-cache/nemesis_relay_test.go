@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,8 +79,10 @@ func TestRelayNemesis(t *testing.T) {
 	n.balance() // what came late would have come by now
 	n.report()
 	for _, p := range n.relays {
-		p.stop()
-		p.examine()
+		p.signal(syscall.SIGTERM)
+	}
+	for _, p := range n.relays {
+		p.awaitEnd()
 	}
 }
 
@@ -122,6 +125,7 @@ func newRelayBed(t *testing.T, server *testserver.Postgres) *system {
 	s := &system{t: t, server: server, database: server.Database(t), redis: testserver.NewRedis(t, "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")}
 	s.settings = map[string]string{
 		"RUN_STATUS_TTL": "1", "USER_BOOKS_TTL": "1", "REDIS_CACHE_TTL": "1", "STALE_FOR": "1", "OUTBOX_RETENTION": relayRetains.String(), "LOG_LEVEL": "info",
+		"GORACE": endAtOnce,
 	}
 	s.client, s.conn = s.redis.Client(t), s.connect()
 	s.exec(migrations.DemoTables())

@@ -41,11 +41,11 @@ const (
 // never begins the subjects and keys of what is rolled back.
 const never = "never-"
 
-// A big transaction writes so many rows. The first writer's is its hundredth, the
-// second's its two hundredth, and so on; from then on they are rarer.
+// A big transaction writes so many rows. The first writer's is its three hundredth,
+// the second's its six hundredth, and so on; from then on they are rarer.
 const (
 	bulk      = 5000
-	muchFirst = 100
+	muchFirst = 300
 	muchEvery = 3000
 )
 
