@@ -64,6 +64,7 @@ func relayFaults() []relayFault {
 		{"links to PostgreSQL", "all links to PostgreSQL fail", (*relayNemesis).failPostgresLinks},
 		{"links to PostgreSQL", "the leader's link to PostgreSQL fails", (*relayNemesis).failPostgresLink},
 		{"sessions", "PostgreSQL restarted", (*relayNemesis).restartPostgres},
+		{"sessions", "the leader's connection to PostgreSQL ends", (*relayNemesis).severListener},
 		{"sessions", "all sessions of relays terminated", (*relayNemesis).terminate},
 		{"sessions", "the leader's session terminated", (*relayNemesis).terminateLeader},
 		{onlyLong, "PostgreSQL stopped for a while", (*relayNemesis).freezePostgres},
@@ -276,6 +277,12 @@ func (n *relayNemesis) terminate() {
 func (n *relayNemesis) terminateLeader() {
 	n.leader()
 	n.takeover("the leader's session terminated", func() { n.sql(`SELECT pg_terminate_backend(pid) ` + relaySessions + relayLeads) })
+}
+
+// severListener ends the one connection that the leader has, on which it listens.
+func (n *relayNemesis) severListener() {
+	leader := n.leader()
+	n.takeover("the leader's connection ended", leader.postgres.sever)
 }
 
 // killBackend has PostgreSQL go through crash recovery by itself.

@@ -156,7 +156,7 @@ func column[T any](ctx context.Context, conn *pgx.Conn, sql string) ([]T, error)
 // wrongs are sentences of what does not balance, by kind.
 type wrongs map[string][]string
 
-func (w wrongs) add(kind, format string, args ...any) {
+func (w wrongs) addf(kind, format string, args ...any) {
 	w[kind] = append(w[kind], fmt.Sprintf(format, args...))
 }
 
@@ -185,10 +185,10 @@ func (l *relayLedger) weigh(r *relayRound, entries []ledgerEntry) wrongs {
 	newest := map[change]string{}
 	for _, e := range entries {
 		if strings.HasPrefix(e.event.Subject, never) {
-			wrong.add(wrongForeign, "%s %s", e.event.Type, e.event.Subject)
+			wrong.addf(wrongForeign, "%s %s", e.event.Type, e.event.Subject)
 		}
 		if e.stream != l.keys.Topic(e.event.Topic()) {
-			wrong.add(wrongStream, "%s in %s", e.event.Type, e.stream)
+			wrong.addf(wrongStream, "%s in %s", e.event.Type, e.stream)
 		}
 		if e.event.ID != "" {
 			times[e.id]++
@@ -210,18 +210,18 @@ func (l *relayLedger) weigh(r *relayRound, entries []ledgerEntry) wrongs {
 		switch {
 		case mine[id]:
 		case !l.earlier[id]:
-			wrong.add(wrongForeign, "event %x", id)
+			wrong.addf(wrongForeign, "event %x", id)
 		case n > r.resends:
-			wrong.add(wrongTwice, "%x, of before the last balance, %d times", id, n)
+			wrong.addf(wrongTwice, "%x, of before the last balance, %d times", id, n)
 		}
 	}
 	for id := range r.kept {
 		switch {
 		case mine[id]: // weighed above
 		case !l.earlier[id]:
-			wrong.add(wrongOutbox, "event %x", id)
+			wrong.addf(wrongOutbox, "event %x", id)
 		case r.resends > 0 && times[id] == 0:
-			wrong.add(wrongMissing, "%x, of before the last balance, though all was to be sent again", id)
+			wrong.addf(wrongMissing, "%x, of before the last balance, though all was to be sent again", id)
 		}
 	}
 	return wrong
@@ -231,9 +231,9 @@ func (l *relayLedger) weighTransaction(r *relayRound, t *transaction, times map[
 	for _, id := range t.events {
 		switch n := times[id]; {
 		case n == 0 && (r.kept[id] || !r.wiped):
-			wrong.add(wrongMissing, "%x of transaction %d", id, t.number)
+			wrong.addf(wrongMissing, "%x of transaction %d", id, t.number)
 		case n > 1+r.resends:
-			wrong.add(wrongTwice, "%x of transaction %d, %d times", id, t.number, n)
+			wrong.addf(wrongTwice, "%x of transaction %d, %d times", id, t.number, n)
 		}
 	}
 	if r.wiped && !r.keptXid[t.xid] {
@@ -241,7 +241,7 @@ func (l *relayLedger) weighTransaction(r *relayRound, t *transaction, times map[
 	}
 	for _, c := range t.changes {
 		if !t.isSeenBy(newest[c]) && !t.isSeenBy(newest[change{c.view, ""}]) {
-			wrong.add(wrongUnseen, "%s %s by transaction %d (xid %d, before it %s; the newest entry %q)", c.view, c.key, t.number, t.xid, t.before, newest[c])
+			wrong.addf(wrongUnseen, "%s %s by transaction %d (xid %d, before it %s; the newest entry %q)", c.view, c.key, t.number, t.xid, t.before, newest[c])
 		}
 	}
 }

@@ -266,10 +266,11 @@ func (n *relayNemesis) leader() *relayProcess {
 	n.t.Helper()
 	var leader *relayProcess
 	testserver.Eventually(n.t, "one leads and another stands by", func() error {
-		waiting := 0
-		if leader, waiting = n.roles(); leader == nil || waiting == 0 {
-			return fmt.Errorf("%v leads, %d stand by", leader, waiting)
+		found, waiting := n.roles()
+		if found == nil || waiting == 0 {
+			return fmt.Errorf("one leads: %t, %d stand by", found != nil, waiting)
 		}
+		leader = found
 		return nil
 	})
 	return leader
