@@ -19,27 +19,27 @@
 local present = redis.call('HGET', KEYS[1], 'position') or ''
 if present == ARGV[2] then return {'done'} end
 if present ~= ARGV[1] then return {'moved', present} end
+local added = {}
 for i = 2, #KEYS do
-  local kind = redis.call('TYPE', KEYS[i]).ok
-  if kind ~= 'stream' and kind ~= 'none' then return {'type', KEYS[i]} end
-  if lost(KEYS[1], KEYS[i]) then return {'lost', KEYS[i]} end
+  local key = KEYS[i]
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'stream' and kind ~= 'none' then return {'type', key} end
+  local gone, count = lost(KEYS[1], key)
+  if gone then return {'lost', key} end
+  added[key] = count
 end
-local last, added = {}, {}
+local last = {}
 local at = 3
 while at <= #ARGV do
   local key, count = KEYS[tonumber(ARGV[at])], tonumber(ARGV[at + 1])
   last[key] = redis.call('XADD', key, '*', unpack(ARGV, at + 2, at + 1 + count))
+  added[key] = added[key] + 1
   at = at + 2 + count
 end
 local fields = {'position', ARGV[2]}
 for key, id in pairs(last) do
-  local flat = redis.call('XINFO', 'STREAM', key)
-  for i = 1, #flat, 2 do
-    if flat[i] == 'entries-added' then
-      fields[#fields + 1] = 'added:' .. key
-      fields[#fields + 1] = flat[i + 1]
-    end
-  end
+  fields[#fields + 1] = 'added:' .. key
+  fields[#fields + 1] = added[key]
   fields[#fields + 1] = 'last:' .. key
   fields[#fields + 1] = id
 end
