@@ -25,12 +25,13 @@ type relayLedger struct {
 
 // relayRound is what a balance has to know of the time since the last one.
 type relayRound struct {
-	done    []*transaction    // none is unknown any more
-	unknown int               // how many were
-	kept    map[[16]byte]bool // the events in the outbox
-	keptXid map[uint64]bool   // and the transactions of all its rows
-	resends int               // how often everything retained was to be sent again
-	wiped   bool              // entries were taken out of the streams; what the outbox has no more cannot come again
+	done      []*transaction    // none is unknown any more
+	unknown   int               // how many were
+	kept      map[[16]byte]bool // the events in the outbox
+	keptXid   map[uint64]bool   // and the transactions of all its rows
+	resends   int               // how often everything retained was to be sent again
+	truncated bool              // rows of the outbox were thrown away in this epoch
+	wiped     bool              // entries were taken out of the streams; what the outbox has no more cannot come again
 }
 
 // ledgerEntry is an entry as far as the ledger goes.
@@ -142,6 +143,10 @@ func readRound(ctx context.Context, conn *pgx.Conn, done []*transaction) (*relay
 	for _, xid := range xids {
 		r.keptXid[uint64(xid)] = true
 	}
+	if err != nil {
+		return nil, err
+	}
+	err = conn.QueryRow(ctx, `SELECT xid IS NOT NULL FROM mythic_cache.outbox_truncated`).Scan(&r.truncated)
 	return r, err
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"mythiccache/internal/testserver"
 	"mythiccache/migrations"
+	"mythiccache/producers"
 	"mythiccache/producers/stream"
 )
 
@@ -50,7 +51,7 @@ type relayNemesis struct {
 	wiped    bool  // the same
 	written  int64 // of Redis's log, at the last balance
 	measured map[string][]time.Duration
-	counted  struct{ committed, rolledBack, unknown, events, changes, entries int }
+	counted  struct{ committed, rolledBack, unknown, events, changes, entries, truncated int }
 }
 
 // Any fault of a relay, of either server or of the ways to them, in any order and
@@ -77,6 +78,7 @@ func TestRelayNemesis(t *testing.T) {
 		left = left[few:]
 	}
 	n.balance() // what came late would have come by now
+	n.confirmed()
 	n.report()
 	for _, p := range n.relays {
 		p.signal(syscall.SIGTERM)
@@ -232,6 +234,9 @@ func (n *relayNemesis) count(r *relayRound, entries []ledgerEntry) {
 	c := &n.counted
 	c.entries += len(entries)
 	c.unknown += r.unknown
+	if r.truncated {
+		c.truncated++
+	}
 	for _, t := range r.done {
 		if t.fate != committed {
 			c.rolledBack++
@@ -246,8 +251,8 @@ func (n *relayNemesis) count(r *relayRound, entries []ledgerEntry) {
 // report logs what was met and measured.
 func (n *relayNemesis) report() {
 	c := n.counted
-	n.t.Logf("%d transactions committed with %d events and %d changes of keys, %d were rolled back, the fate of %d was settled later; %d entries",
-		c.committed, c.events, c.changes, c.rolledBack, c.unknown, c.entries)
+	n.t.Logf("%d transactions committed with %d events and %d changes of keys, %d were rolled back, the fate of %d was settled later; %d entries; rows were truncated before %d balances",
+		c.committed, c.events, c.changes, c.rolledBack, c.unknown, c.entries, c.truncated)
 	names := make([]string, 0, len(n.measured))
 	for name := range n.measured {
 		names = append(names, name)
@@ -329,6 +334,21 @@ func (n *relayNemesis) anew(cause func()) {
 			return fmt.Errorf("the position is %v", fields)
 		}
 		return nil
+	})
+}
+
+// confirmed waits until the relay says that this Redis lacks nothing: before that
+// nobody serves an entry as fresh.
+func (n *relayNemesis) confirmed() {
+	n.t.Helper()
+	info, err := n.client.InfoMap(n.t.Context(), "server").Result()
+	n.must(err)
+	testserver.Eventually(n.t, "the run of Redis is confirmed", func() error {
+		said, err := n.client.HGet(n.t.Context(), n.keys.Position(), producers.PositionRunID).Result()
+		if err == nil && said != info["Server"]["run_id"] {
+			err = fmt.Errorf("%s is, not %s", said, info["Server"]["run_id"])
+		}
+		return err
 	})
 }
 
