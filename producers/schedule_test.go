@@ -20,7 +20,8 @@ import (
 // and after each step ask: does the relay sleep while a row that committed is
 // unseen, with no notification on its way?
 //
-// DOORBELL_SCHEDULES=long makes the bound larger: minutes instead of seconds.
+// DOORBELL_SCHEDULES=long makes the bound larger: half a million schedules, which take
+// some twenty minutes (-timeout 60m).
 var longSchedules = os.Getenv("DOORBELL_SCHEDULES") == "long"
 
 // story is what one writer does. {row} in a step inserts the story's next row into the
