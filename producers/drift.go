@@ -38,8 +38,13 @@ func (d Drift) Err() error {
 
 // Unseen returns the findings through which changes may go unnoticed.
 func (d Drift) Unseen() Drift {
-	d.Findings = slices.DeleteFunc(slices.Clone(d.Findings), func(f Finding) bool { return !f.Unseen })
-	return d
+	var unseen []Finding
+	for _, f := range d.Findings {
+		if f.Unseen {
+			unseen = append(unseen, f)
+		}
+	}
+	return Drift{Findings: unseen, objects: d.objects}
 }
 
 // Views returns the names of the views that the findings concern, sorted.

@@ -166,11 +166,32 @@ func generation(views *view.Set, path string) string {
 	return hashOf(all)
 }
 
+// Installed reports whether it was for these views, and by this release, that the
+// triggers were last installed. What drifts nevertheless, somebody did to the tables.
+func Installed(ctx context.Context, conn *pgx.Conn, views *view.Set) (same bool, err error) {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		path, err := searchPath(ctx, tx)
+		if err != nil {
+			return err
+		}
+		same, err = isNoted(ctx, tx, generation(views, path))
+		return err
+	})
+	return same, err
+}
+
+func isNoted(ctx context.Context, tx pgx.Tx, generation string) (same bool, err error) {
+	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM mythic_cache.installation WHERE generation = $1)", generation).Scan(&same); err != nil {
+		return false, fmt.Errorf("read who installed last: %w", err)
+	}
+	return same, nil
+}
+
 func noteGeneration(ctx context.Context, tx pgx.Tx, generation string, oursAlone bool) error {
 	if oursAlone {
-		var same bool
-		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM mythic_cache.installation WHERE generation = $1)", generation).Scan(&same); err != nil {
-			return fmt.Errorf("read who installed last: %w", err)
+		same, err := isNoted(ctx, tx, generation)
+		if err != nil {
+			return err
 		}
 		if !same {
 			return ErrOthersViews

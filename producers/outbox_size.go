@@ -11,12 +11,13 @@ import (
 // weighEvery is how often the leader looks how large the outbox is.
 const weighEvery = 5 * time.Second
 
+const outboxBytesSQL = `SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i WHERE i.inhparent = 'mythic_cache.outbox'::regclass`
+
 // OutboxBytes returns the bytes on disk of the outbox, indexes included. That is
 // what waits, and what was sent and is kept for its retention.
 func OutboxBytes(ctx context.Context, conn *pgx.Conn) (int64, error) {
-	const query = `SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i WHERE i.inhparent = 'mythic_cache.outbox'::regclass`
 	var bytes int64
-	if err := conn.QueryRow(ctx, query).Scan(&bytes); err != nil {
+	if err := conn.QueryRow(ctx, outboxBytesSQL).Scan(&bytes); err != nil {
 		return 0, fmt.Errorf("weigh the outbox: %w", err)
 	}
 	return bytes, nil

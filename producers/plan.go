@@ -79,11 +79,11 @@ type share struct {
 // makePlan works out what the views ask for. It makes temporary views, and takes
 // them back. Its error is what kept it from looking; what it saw is in the plan.
 func makePlan(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, error) {
-	p := &plan{objects: map[string][]object{}}
-	const path = `SELECT coalesce(string_agg(quote_ident(s), ', ' ORDER BY n), '') FROM unnest(current_schemas(false)) WITH ORDINALITY AS u(s, n) WHERE s NOT LIKE 'pg\_temp%'`
-	if err := tx.QueryRow(ctx, path).Scan(&p.path); err != nil {
-		return nil, fmt.Errorf("read the search path: %w", err)
+	path, err := searchPath(ctx, tx)
+	if err != nil {
+		return nil, err
 	}
+	p := &plan{path: path, objects: map[string][]object{}}
 	byOID := map[uint32]*watched{}
 	for _, v := range views.All() {
 		if v.Model {
@@ -111,6 +111,15 @@ func makePlan(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, error) {
 	}
 	slices.SortFunc(p.tables, func(a, b *watched) int { return strings.Compare(a.name, b.name) })
 	return p, nil
+}
+
+// searchPath returns the schemas that names without one are looked for in.
+func searchPath(ctx context.Context, tx pgx.Tx) (path string, err error) {
+	const query = `SELECT coalesce(string_agg(quote_ident(s), ', ' ORDER BY n), '') FROM unnest(current_schemas(false)) WITH ORDINALITY AS u(s, n) WHERE s NOT LIKE 'pg\_temp%'`
+	if err := tx.QueryRow(ctx, query).Scan(&path); err != nil {
+		return "", fmt.Errorf("read the search path: %w", err)
+	}
+	return path, nil
 }
 
 // couldNotLook tells what kept us from looking, and may not the next time, from

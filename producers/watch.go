@@ -13,8 +13,8 @@ import (
 	"mythiccache/cache/view"
 )
 
-// How often an examination is repeated that found something: what mends it may lie
-// where no shape shows it, such as a right.
+// How often an examination is repeated that found views whose changes may go unnoticed:
+// what mends that may lie where no shape shows it, such as a right.
 const examineAgain = 15 * time.Second
 
 // Watch notices drift for the price of a few look-ups in the catalogs: it compares
@@ -72,7 +72,7 @@ func (w *Watch) changed(shapes map[string]shape) []string {
 // comes to no end is a finding too; the error is the connection's.
 func (w *Watch) consider(ctx context.Context, conn *pgx.Conn, shapes map[string]shape) (examined bool, err error) {
 	changed := w.changed(shapes)
-	again := w.failed || w.drift.Findings != nil && time.Since(w.at) >= examineAgain
+	again := w.failed || w.drift.Unseen().Findings != nil && time.Since(w.at) >= examineAgain
 	if changed == nil && !again {
 		return false, nil
 	}

@@ -88,6 +88,13 @@ func TestASwappedTableIsServedRight(t *testing.T) {
 	if n := strings.Count(s.log.String(), "changes may go unnoticed"); n != 1 {
 		t.Errorf("the relay told it %d times", n)
 	}
+	// Nor does it wait, when it is started again, until somebody mends that.
+	s.stop()
+	s.exec(`UPDATE books SET title = 'while nobody ran' WHERE run_id = 'bob1'`)
+	s.start()
+	s.fresh("ann", "bob")
+	s.exec(`UPDATE books SET title = 'and again' WHERE run_id = 'bob1'`)
+	s.fresh("ann", "bob")
 	if out, err := s.try("doctor"); err == nil || !strings.Contains(out, "MEND  "+drift) || !strings.Contains(out, "invalidates all of user_books each second") {
 		t.Errorf("doctor: %v\n%s", err, out)
 	}

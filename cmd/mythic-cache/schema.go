@@ -11,8 +11,8 @@ import (
 	"mythiccache/producers"
 )
 
-// schemaGate keeps relay and workers waiting until PostgreSQL has our schema and
-// its triggers, and goes on looking whether they still match the views.
+// schemaGate keeps relay and workers waiting until PostgreSQL has our schema, with
+// triggers for these views, and goes on looking whether they match.
 type schemaGate struct {
 	*worker
 	migrate bool
@@ -24,14 +24,16 @@ type schemaGate struct {
 	watch    *producers.Watch
 	migrated bool // schema and triggers were brought up to date, where that was asked for
 	complete bool // schema mythic_cache was, when last looked at
-	refused  string
+	tried    time.Time
+	refused  string // why drift was not mended, when last tried
 }
 
-// lookEvery is how often the schema is looked at: often while it is awaited,
-// seldom afterwards.
+// How often the schema is looked at: often while it is awaited, seldom afterwards;
+// and how often it is tried to mend what drifts.
 const (
 	lookSoon  = 500 * time.Millisecond
-	lookEvery = 2 * time.Second
+	lookEvery = 3 * time.Second
+	mendEvery = 15 * time.Second
 )
 
 // errDrift says that a view's changes may go unnoticed.
@@ -48,7 +50,7 @@ func (g *schemaGate) run(ctx context.Context) error {
 			return nil //nolint:nilerr // whatever look was doing, it was asked to stop
 		}
 		g.tell(err, opened)
-		if err == nil && !opened {
+		if !opened && (err == nil || errors.Is(err, errDrift) && g.installed(ctx)) {
 			opened = true
 			close(g.open)
 		}
@@ -106,12 +108,13 @@ func (g *schemaGate) lookAt(ctx context.Context) error {
 		}
 		g.complete = true
 	}
-	for mended := true; mended; {
+	for again := true; again; {
 		examined, err := g.watch.Look(ctx, g.conn)
 		if err != nil {
 			return err
 		}
-		mended = examined && g.migrate && g.watch.Drift().Findings != nil && g.mend(ctx)
+		due := g.migrate && g.watch.Drift().Findings != nil && (examined || time.Since(g.tried) >= mendEvery)
+		again = due && g.mend(ctx)
 	}
 	if err := g.watch.Drift().Unseen().Err(); err != nil {
 		return fmt.Errorf("%w: %w", errDrift, err)
@@ -119,9 +122,19 @@ func (g *schemaGate) lookAt(ctx context.Context) error {
 	return nil
 }
 
+// installed reports whether the triggers were once installed for these very views. To
+// wait would not be safe then: entries of before are still served, and it takes the
+// relay to invalidate those whose changes go unnoticed. Triggers of other views are
+// those of another release, whose relay knows them.
+func (g *schemaGate) installed(ctx context.Context) bool {
+	same, err := producers.Installed(ctx, g.conn, g.views)
+	return err == nil && same
+}
+
 // mend puts triggers on what came without, and reports whether it did anything.
-// What it cannot do it tells once, and the next examination has it tried again.
+// What it cannot do it tells once.
 func (g *schemaGate) mend(ctx context.Context) bool {
+	g.tried = time.Now()
 	installed, err := producers.Mend(ctx, g.conn, g.views)
 	refused := ""
 	if err != nil {
