@@ -228,6 +228,7 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		return 0, false, err
 	}
 	l.remapKeys, l.heard = remapKeys, time.Now()
+	past := l.from.part != nil // a reading up to a target says nothing of what came after it
 	steps := b.steps(l.from, l.note)
 	if b.more && len(steps) > 0 {
 		l.ahead.begin(ctx, steps[len(steps)-1].to, l.batchRows, l.remapKeys)
@@ -253,13 +254,13 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 	default:
 		l.from.seen = b.snapshot
 	}
-	if !b.more {
+	if more = b.more || past; !more {
 		l.drained = time.Now()
 		l.relay.metrics.backlog.Set(0)
 		l.relay.metrics.lastDrain.SetToCurrentTime()
 		l.relay.set(func(s *RelayState) { s.Backlog, s.LastDrain = 0, l.drained })
 	}
-	return b.found, b.more, nil
+	return b.found, more, nil
 }
 
 // append does steps. What has begun is finished, so that a shutdown leaves no
