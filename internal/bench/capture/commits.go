@@ -17,14 +17,21 @@ const (
 
 // script is a transaction that pgbench repeats.
 type script struct {
-	name, sql string
-	rounds    int
+	name, file, protocol string
+	sql                  string
+	rounds               int
 }
 
+// scripts are a transaction as an app's driver sends it, in pgbench's own protocol,
+// and the same update where nothing else costs anything: one statement that was
+// prepared before, and no BEGIN.
 func scripts() []script {
+	book := "UPDATE books SET title = 'title ' || (:r)::text WHERE id = " + idOf(":n") + ";\n"
+	session := "UPDATE processing_sessions SET current_stage = 'stage ' || (:r)::text WHERE id = " + idOf(":n") + ";\n"
 	return []script{
-		{"books", "UPDATE books SET title = 'title ' || (:r)::text WHERE id = " + idOf(":n"), 5},
-		{"sessions", "UPDATE processing_sessions SET current_stage = 'stage ' || (:r)::text WHERE id = " + idOf(":n"), 3},
+		{"BEGIN, a book, END", "transaction", "simple", "BEGIN;\n" + book + "END;\n", 5},
+		{"a book, prepared", "book", "prepared", book, 3},
+		{"a session, prepared", "session", "prepared", session, 3},
 	}
 }
 
@@ -50,8 +57,8 @@ func commits(ctx context.Context, b *bed) ([]line, error) {
 
 // commitsOf lets the contestants commit in turn.
 func (b *bed) commitsOf(ctx context.Context, s script) ([]line, error) {
-	file := filepath.Join(b.dir, s.name+".pgbench")
-	text := fmt.Sprintf("\\set n random(1, %d)\n\\set r random(1, 1000000000)\n%s;\n", commitRows, s.sql)
+	file := filepath.Join(b.dir, s.file+".pgbench")
+	text := fmt.Sprintf("\\set n random(1, %d)\n\\set r random(1, 1000000000)\n%s", commitRows, s.sql)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, fmt.Errorf("write the script: %w", err)
 	}
@@ -60,7 +67,7 @@ func (b *bed) commitsOf(ctx context.Context, s script) ([]line, error) {
 	for round := range s.rounds {
 		for i := range all {
 			c := all[(round+i)%len(all)]
-			r, err := b.pgbench(ctx, c, file)
+			r, err := b.pgbench(ctx, c, file, s.protocol)
 			if err != nil {
 				return nil, err
 			}

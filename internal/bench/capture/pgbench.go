@@ -26,7 +26,7 @@ var (
 
 // pgbench runs a script against a contestant that starts with neat tables and
 // nothing under way.
-func (b *bed) pgbench(ctx context.Context, c *contestant, file string) (commitRound, error) {
+func (b *bed) pgbench(ctx context.Context, c *contestant, file, protocol string) (commitRound, error) {
 	if err := c.exec(ctx, "VACUUM books", "VACUUM processing_sessions", "CHECKPOINT"); err != nil {
 		return commitRound{}, err
 	}
@@ -38,7 +38,7 @@ func (b *bed) pgbench(ctx context.Context, c *contestant, file string) (commitRo
 	if err != nil {
 		return commitRound{}, err
 	}
-	cmd := exec.CommandContext(ctx, program, "--no-vacuum", "--protocol=prepared", "--client=32", "--jobs=2",
+	cmd := exec.CommandContext(ctx, program, "--no-vacuum", "--protocol="+protocol, "--client=32", "--jobs=2",
 		"--time="+strconv.Itoa(int(commitPeriod.Seconds())), "--file="+file,
 		"--host=127.0.0.1", "--port="+strconv.Itoa(b.postgres.Port), "--username=postgres", c.name)
 	out, err := cmd.CombinedOutput()
