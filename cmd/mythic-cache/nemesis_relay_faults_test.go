@@ -53,12 +53,17 @@ func relayFaults() []relayFault {
 		{"Redis killed", "Redis killed", (*relayNemesis).killRedis},
 		{"Redis killed", "Redis restarted", (*relayNemesis).restartRedis},
 		{"Redis killed", "Redis killed, and its last writes lost", (*relayNemesis).loseRedisTail},
+		{"Redis killed", "Redis killed in a backlog", func(n *relayNemesis) { n.inABacklog(n.killRedis) }},
 		{"Redis stopped", "Redis stopped for a moment", func(n *relayNemesis) { n.freezeRedis(100*time.Millisecond, 800*time.Millisecond) }},
 		{onlyLong, "Redis stopped for long", func(n *relayNemesis) { n.freezeRedis(2*time.Second, 8*time.Second) }},
 		{"Redis flushed", "Redis flushed", (*relayNemesis).flush},
 		{"a stream deleted", "a stream deleted", (*relayNemesis).deleteStream},
 		{onlyLong, "the position deleted", (*relayNemesis).deletePosition},
 		{"Redis full", "Redis out of memory", (*relayNemesis).fillRedis},
+		{"Redis full", "Redis out of memory in a backlog", func(n *relayNemesis) { n.inABacklog(n.fillRedis) }},
+		{onlyLong, "links to Redis fail in a backlog", func(n *relayNemesis) { n.inABacklog(n.failRedisLinks) }},
+		{onlyLong, "links to PostgreSQL fail in a backlog", func(n *relayNemesis) { n.inABacklog(n.failPostgresLinks) }},
+		{onlyLong, "Redis flushed in a backlog", func(n *relayNemesis) { n.inABacklog(n.flush) }},
 		{"links to Redis", "all links to Redis fail", (*relayNemesis).failRedisLinks},
 		{"links to Redis", "the leader's link to Redis fails", (*relayNemesis).failRedisLink},
 		{"links to PostgreSQL", "all links to PostgreSQL fail", (*relayNemesis).failPostgresLinks},
@@ -143,6 +148,22 @@ func (n *relayNemesis) stopInABacklog() {
 	})
 	n.tookOver("leader stopped in a backlog", time.Since(started))
 	leader.signal(syscall.SIGCONT)
+}
+
+// inABacklog causes something as soon as the first of more rows than a relay takes at
+// once are in their stream.
+func (n *relayNemesis) inABacklog(cause func()) {
+	before, err := n.client.XLen(n.t.Context(), n.keys.Topic("probe")).Result()
+	n.must(err)
+	n.publish("pile", 2*bulk, 10)
+	testserver.Eventually(n.t, "the first of a backlog arrive", func() error {
+		now, err := n.client.XLen(n.t.Context(), n.keys.Topic("probe")).Result()
+		if err == nil && now <= before {
+			err = fmt.Errorf("the stream has %d entries, as before", now)
+		}
+		return err
+	})
+	cause()
 }
 
 func (n *relayNemesis) killRedis() {
