@@ -125,7 +125,7 @@ func (s *Store) fence(ctx context.Context, all []fencing) error {
 	}
 	for i, f := range all {
 		if changed, _ := replies[i].Int(); changed == 1 {
-			s.log.Info().Str("view", f.view.Name).Stringer("version", f.at).Msg("view fenced")
+			s.log.Debug().Str("view", f.view.Name).Stringer("version", f.at).Msg("view fenced")
 		}
 	}
 	return nil

@@ -70,10 +70,10 @@ func (f *fences) FenceViews(_ context.Context, names []string, at version.Versio
 }
 
 // of returns the versions at which one view was fenced.
-func (f *fences) of(view string) []version.Version {
+func (f *fences) of(name string) []version.Version {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.views[view])
+	return slices.Clone(f.views[name])
 }
 
 func (f *fences) EnsureViews(context.Context, version.Version) error {

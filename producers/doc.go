@@ -16,11 +16,19 @@
 //     the whole retained outbox is sent again.
 //  4. A mistake in a mapping never fails the app's statement: the view is fenced
 //     instead, and the reason logged.
+//  5. What is done to tables (a column gone, a table swapped, a partition attached, a
+//     trigger disabled) is noticed by the leading relay's next heartbeat. While changes
+//     of a view may go unnoticed it is fenced at each, that is, each second, and once
+//     more when that is over; where only what a load gives has changed, once.
 //
 // It does not promise order between keys, nor that an event comes only once to a
 // handler (a stream is read at least once), nor anything about changes made under
 // session_replication_role = replica. A failing insert into the outbox does fail
 // the app's statement, since letting it pass would lose the change.
+//
+// Nor does it promise to notice what a load reads past the catalogs' knowledge of it: what
+// a function of another language than SQL reads, a policy of row security, the labels
+// of an enum.
 //
 // One relay leads for a database, whatever Redis or prefix it writes to. It keeps
 // one connection to PostgreSQL, which must not run through a transaction pooler.

@@ -82,18 +82,18 @@ func TestTheOutboxesLimitIsToldOnce(t *testing.T) {
 	}
 	s.beat()
 	b.exec(`SELECT count(mythic_cache.publish('run.started', 'r' || n)) FROM generate_series(1, 1000) n`)
-	bytes, err := OutboxBytes(t.Context(), b.conn)
-	if err != nil || bytes < 100_000 {
-		t.Errorf("%d bytes, %v", bytes, err)
+	size, err := OutboxBytes(t.Context(), b.conn)
+	if err != nil || size < 100_000 {
+		t.Errorf("%d bytes, %v", size, err)
 	}
 	weigh(0, "")
-	if got := s.lead.relay.State().OutboxBytes; got != bytes {
-		t.Errorf("the relay says %d bytes, not %d", got, bytes)
+	if got := s.lead.relay.State().OutboxBytes; got != size {
+		t.Errorf("the relay says %d bytes, not %d", got, size)
 	}
-	weigh(bytes, "")
-	weigh(bytes-1, "the outbox has grown past its limit")
-	weigh(bytes-1, "")
+	weigh(size, "")
+	weigh(size-1, "the outbox has grown past its limit")
+	weigh(size-1, "")
 	b.exec(`TRUNCATE mythic_cache.outbox`)
-	weigh(bytes-1, "the outbox is below its limit again")
-	weigh(bytes-1, "")
+	weigh(size-1, "the outbox is below its limit again")
+	weigh(size-1, "")
 }

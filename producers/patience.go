@@ -27,13 +27,14 @@ func (p *patience) call(ctx context.Context, do func(context.Context) error) err
 	}
 	bounded, cancel := context.WithTimeout(ctx, redisBound)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- do(bounded) }()
+	var err error
+	done := make(chan struct{})
+	go func() { defer close(done); err = do(bounded) }()
 	tick := time.NewTicker(heartbeatEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case err := <-done:
+		case <-done:
 			return err
 		case <-tick.C:
 			if err := p.keep(ctx); err != nil {

@@ -189,10 +189,10 @@ func (p *plan) shares(ctx context.Context, tx pgx.Tx, v *view.View) (shares []sh
 }
 
 // readsThrough notes what a view reads its tables through, each once.
-func (p *plan) readsThrough(view string, through []object) {
-	all := slices.Concat(p.objects[view], through)
+func (p *plan) readsThrough(name string, through []object) {
+	all := slices.Concat(p.objects[name], through)
 	slices.SortFunc(all, func(a, b object) int { return cmp.Compare(a.oid, b.oid) })
-	p.objects[view] = slices.Compact(all)
+	p.objects[name] = slices.Compact(all)
 }
 
 // tablesOf finds the tables that a view maps, and says which do not exist.

@@ -47,7 +47,7 @@ func (g *schemaGate) run(ctx context.Context) error {
 	for {
 		err := g.look(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // whatever look was doing, it was asked to stop
+			return nil // whatever look was doing, it was asked to stop
 		}
 		g.tell(err, opened)
 		if !opened && (err == nil || errors.Is(err, errDrift) && g.installed(ctx)) {
