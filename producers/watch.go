@@ -37,8 +37,9 @@ func NewWatch(views *view.Set) *Watch { return &Watch{views: views, wait: instal
 func (w *Watch) Look(ctx context.Context, conn *pgx.Conn) (examined bool, err error) {
 	var shapes map[string]shape
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		// The planner cannot know how little there is to read, and would compile it.
-		if _, err := tx.Exec(ctx, "SET LOCAL jit = off"); err != nil {
+		// The planner cannot know how little there is to read: it would plan for longer
+		// than that takes, and compile it.
+		if _, err := tx.Exec(ctx, "SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_generic_plan"); err != nil {
 			return err
 		}
 		shapes, err = scanShapes(tx.Query(ctx, shapeSQL, w.args()...))
