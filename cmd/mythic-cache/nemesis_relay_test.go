@@ -29,10 +29,9 @@ const (
 	nemesisSeed   = "NEMESIS_SEED"
 )
 
-// Bounds of what has no bound of its own: far above what is measured.
 const (
-	takeoverBound = 30 * time.Second
-	relayRetains  = 5 * time.Second
+	takeoverBound = 30 * time.Second // far above what is measured
+	relayRetains  = 5 * time.Second  // how long rows stay in the outbox
 )
 
 // relayNemesis is some relays over one PostgreSQL and one Redis, which nobody else

@@ -41,8 +41,8 @@ const (
 // never begins the subjects and keys of what is rolled back.
 const never = "never-"
 
-// A big transaction writes so many rows. The first writer's is its three hundredth,
-// the second's its six hundredth, and so on; from then on they are rarer.
+// How many rows a big transaction writes. The first writer's first is its three
+// hundredth, the second's its six hundredth, and so on; from then on they are rarer.
 const (
 	bulk      = 5000
 	muchFirst = 300
