@@ -22,6 +22,9 @@ const (
 	whyLost      = "a stream was deleted or lost entries"
 )
 
+// giveUpFor is how long no joined mapping is run after one took too long.
+const giveUpFor = time.Minute
+
 // lead is one leadership, on one connection and in one goroutine.
 type lead struct {
 	relay    *Relay
@@ -34,8 +37,9 @@ type lead struct {
 	placed position // as it stands in Redis
 	from   position // at or after placed; nothing to send lies between
 
-	confirmed bool // all that waited has been sent since settling
-	remapKeys int  // see remapKeys; below zero after a joined mapping took too long
+	confirmed bool      // all that waited has been sent since settling
+	remapKeys int       // see remapKeys; below zero after a joined mapping took too long
+	mapAgain  time.Time // until then it stays so: each try takes as long
 	batchRows int
 	drained   time.Time
 	beat      time.Time
@@ -62,6 +66,12 @@ func (l *lead) run(ctx context.Context) (err error) {
 			settled = err == nil
 		default:
 			err = l.round(ctx)
+		}
+		if err != nil {
+			l.ahead.wait() // the connection is to be looked at
+		}
+		if err != nil {
+			l.ahead.wait() // the connection is asked below
 		}
 		switch {
 		case err == nil:
@@ -222,13 +232,20 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		if errors.As(err, &refused) && refused.Code == "57014" && l.remapKeys >= 0 && !l.conn.IsClosed() {
 			// A joined mapping takes for ever; nothing else in there can.
 			l.relay.o.Log.Error().Err(err).Msg("relay gave up on a joined mapping and fences its view instead")
-			l.remapKeys = -1
+			l.remapKeys, l.mapAgain = -1, time.Now().Add(giveUpFor)
 			return 0, true, nil
 		}
 		return 0, false, err
 	}
-	l.remapKeys, l.heard = remapKeys, time.Now()
+	l.heard = time.Now()
+	if l.heard.After(l.mapAgain) {
+		l.remapKeys = remapKeys
+	}
 	past := l.from.part != nil // a reading up to a target says nothing of what came after it
+	// Rows that are too large for one batch would be read, dropped and read again.
+	if l.batchRows = min(l.batchRows+l.batchRows/8+1, batchRows); b.cut {
+		l.batchRows = max(b.found-1, 1)
+	}
 	steps := b.steps(l.from, l.note)
 	if b.more && len(steps) > 0 {
 		l.ahead.begin(ctx, steps[len(steps)-1].to, l.batchRows, l.remapKeys)
