@@ -68,9 +68,6 @@ func (l *lead) run(ctx context.Context) (err error) {
 			err = l.round(ctx)
 		}
 		if err != nil {
-			l.ahead.wait() // the connection is to be looked at
-		}
-		if err != nil {
 			l.ahead.wait() // the connection is asked below
 		}
 		switch {
