@@ -3,9 +3,13 @@ package consumers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
+
+// awayAfter is how long a server may take to answer a knock or a ping.
+const awayAfter = 5 * time.Second
 
 // NewPool makes the pool that the package's components share. PostgreSQL need
 // not be up: each use connects as it can. The settings that loads depend on are
@@ -20,6 +24,13 @@ func NewPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, erro
 	}
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "mythic-cache"
+	}
+	// A machine that hangs or has gone without a word is left soon.
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = awayAfter
+	}
+	if config.PingTimeout == 0 {
+		config.PingTimeout = awayAfter
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {

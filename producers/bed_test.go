@@ -200,17 +200,21 @@ func (b *bed) relayWith(o RelayOptions) (*Relay, func()) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return r, b.runRelay(r)
+}
+
+func (b *bed) runRelay(r *Relay) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	stop := sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			b.t.Errorf("Run: %v", err)
 		}
 	})
 	b.t.Cleanup(stop)
-	return r, stop
+	return stop
 }
 
 // entry is an event and where it stands.

@@ -50,6 +50,7 @@ type batch struct {
 	rows     []row
 	found    int  // of the outbox among them; the rest are keys of second runs
 	more     bool // rows were left out
+	cut      bool // since they are large: what was read and dropped is read again
 }
 
 // read takes up rows after a position. Where from is not where Redis stands, all
@@ -74,7 +75,7 @@ func read(ctx context.Context, conn *pgx.Conn, from position, limit, keys int) (
 			b.found++
 		}
 		if size > batchBytes && b.found > 1 { // one row always, or there would be no end
-			b.more = true
+			b.more, b.cut = true, true
 			break // Close reads the rest and drops it
 		}
 		size += len(r.data) + len(r.subject) + 256

@@ -26,7 +26,7 @@ WITH present AS MATERIALIZED (
   ) AS either
   ORDER BY xid, id LIMIT $7::int
 ), again AS (
-  SELECT w.remap, w.view, w.type, min(w.at) AS at, array_agg(DISTINCT j.value) AS joins
+  SELECT w.remap, w.view, w.type, min(w.at) AS at, array_agg(DISTINCT j.value::text COLLATE "C")::jsonb[] AS joins
   FROM waiting w CROSS JOIN LATERAL jsonb_array_elements(w.joins) AS j(value)
   GROUP BY 1, 2, 3
 )

@@ -57,10 +57,12 @@ func scanPresent(row pgx.Row) (present, error) {
 	return p, nil
 }
 
+const beginEpochSQL = "SELECT mythic_cache.begin_epoch($1)"
+
 // beginEpoch writes a new epoch, above the present one and Redis's.
 func beginEpoch(ctx context.Context, conn *pgx.Conn, redisEpoch uint64) (uint64, error) {
 	var epoch int64
-	if err := conn.QueryRow(ctx, "SELECT mythic_cache.begin_epoch($1)", int64(redisEpoch)+1).Scan(&epoch); err != nil {
+	if err := conn.QueryRow(ctx, beginEpochSQL, int64(redisEpoch)+1).Scan(&epoch); err != nil {
 		return 0, fmt.Errorf("begin an epoch: %w", err)
 	}
 	return uint64(epoch), nil

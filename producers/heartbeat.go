@@ -28,6 +28,10 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 	if now.epoch != l.placed.epoch {
 		return fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
 	}
+	// Before the run of Redis is confirmed: it may have lost fences too.
+	if err := l.guard(ctx, shapes, now.snapshot.Version()); err != nil {
+		return err
+	}
 	text, lost, err := l.streams.Look(ctx, l.placed.String(), !behind)
 	switch {
 	case err != nil:
@@ -36,9 +40,6 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 		return fmt.Errorf("%w: %q", errMoved, text)
 	case lost != "":
 		return fmt.Errorf("%w: %s", errLost, lost)
-	}
-	if err := l.guard(ctx, shapes, now.snapshot.Version()); err != nil {
-		return err
 	}
 	if time.Since(l.ensured) >= fallbackPoll {
 		l.ensured = time.Now()

@@ -87,7 +87,8 @@ func install(ctx context.Context, tx pgx.Tx, views *view.Set, oursAlone bool) (i
 	}
 	behind := p.behind(there)
 	// Owners of rows from before the triggers. First of all, so that it is no
-	// event for each; what changes until the triggers stand, they see as old rows.
+	// event for each. Of a row that comes after this and before the triggers stand,
+	// the owner is remembered when its key or owner changes, or it goes.
 	for _, w := range behind {
 		if err := w.rememberOwners(ctx, tx); err != nil {
 			return nil, err
@@ -314,7 +315,7 @@ func (w *watched) install(ctx context.Context, tx pgx.Tx, path string, old []str
 func (o ownership) backfillSQL(table string) string {
 	return fmt.Sprintf(`WITH changed AS (SELECT * FROM %s)
 INSERT INTO mythic_cache.owners (view, key, owner)
-SELECT DISTINCT ON (m.key) %s, m.key, coalesce(m.owner, '') FROM (SELECT %s AS key, m.owner::text AS owner FROM (
+SELECT DISTINCT ON (m.key) %s, m.key, coalesce(m.owner, '') FROM (SELECT %s COLLATE "C" AS key, m.owner::text AS owner FROM (
 %s
 ) AS m (%s, owner)) AS m WHERE m.key <> '' AND octet_length(m.key) <= 512
 ON CONFLICT DO NOTHING`, table, literal(o.view), keyOf(o.parts), o.sql, columns(o.parts))

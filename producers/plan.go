@@ -50,7 +50,7 @@ type capture struct {
 	sql             string
 	columns         []string // of changed that the mapping names; none: it names none
 	types           []string // theirs
-	distinct        bool     // the columns can be compared, so each combination of them is read once
+	distinct        bool     // equal values of the columns are the same, so each combination of them is read once
 	joined          bool     // the mapping reads more than the changed row, and so runs twice
 	mapped          string   // the table whose row type changed has, quoted
 	mappedOID       uint32
@@ -250,12 +250,20 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 	if err != nil && (c.joined || couldNotLook(ctx, tx.Conn(), err)) {
 		return c, nil, fmt.Errorf("the columns it joins by: %w", err)
 	}
-	c.distinct = err == nil
-	const types = `SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY u.n)
-		FROM unnest($2::text[]) WITH ORDINALITY AS u(name, n) JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = u.name`
-	if err := tx.QueryRow(ctx, types, table.oid, c.columns).Scan(&c.types); err != nil {
-		return c, nil, fmt.Errorf("look up the types of its columns: %w", err)
+	// Of a column whose equal values may be spelt differently (citext, numeric, a
+	// collation that is not deterministic), DISTINCT would keep one spelling of two.
+	const types = `SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY u.n),
+			bool_and(coalesce(l.collisdeterministic, true) AND EXISTS (
+				SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
+				JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocnum = 4
+				WHERE o.opcdefault AND o.opcintype = CASE a.atttypid WHEN 'varchar'::regtype THEN 'text'::regtype ELSE a.atttypid END))
+		FROM unnest($2::text[]) WITH ORDINALITY AS u(name, n) JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = u.name
+		LEFT JOIN pg_collation l ON l.oid = a.attcollation`
+	var same bool
+	if lookErr := tx.QueryRow(ctx, types, table.oid, c.columns).Scan(&c.types, &same); lookErr != nil {
+		return c, nil, fmt.Errorf("look up the types of its columns: %w", lookErr)
 	}
+	c.distinct = err == nil && same
 	return c, through, nil
 }
 

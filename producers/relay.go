@@ -63,6 +63,7 @@ const (
 	retryMost       = time.Second
 	defaultGrace    = 15 * time.Minute
 	statementBound  = 30 * time.Second
+	answerBound     = 10 * time.Second       // of a statement that takes milliseconds
 	examineWait     = 100 * time.Millisecond // for a lock: DDL may hold one for long
 	truncateWait    = 50 * time.Millisecond
 	shutdownBound   = 5 * time.Second
@@ -84,6 +85,7 @@ type Relay struct {
 	watch    *Watch          // of the views' tables
 	told     map[string]bool // what it has told of drift
 	patience *patience       // with Redis
+	bounds   answerBounds    // of PostgreSQL
 	large    bool            // it has told that the outbox is
 }
 
@@ -115,7 +117,7 @@ func NewRelay(o RelayOptions) (*Relay, error) {
 	patience := &patience{}
 	o.Fences = patientFences{o.Fences, patience}
 	watch := &Watch{views: o.Views, wait: examineWait}
-	return &Relay{o: o, metrics: m, watch: watch, patience: patience, why: errors.New("the relay has not started yet")}, nil
+	return &Relay{o: o, metrics: m, watch: watch, patience: patience, bounds: answerBounds{answerBound, statementBound + answerBound}, why: errors.New("the relay has not started yet")}, nil
 }
 
 // Run leads or stands by until the context ends, through any failure of either
@@ -159,6 +161,7 @@ func (r *Relay) session(ctx context.Context, streams *streams) (err error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = shutdownBound
 	}
+	config.Tracer = r.bounds
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)

@@ -54,7 +54,7 @@ func (op operation) transitions() string {
 }
 
 // changed begins a query with the rows that a statement changed, of the columns
-// that it names: each combination once, where they can be compared. A statement
+// that it names: each combination once, where equal values are the same. A statement
 // that touches many rows of few keys is so read in one pass, and joined for few.
 func changed(columns []string, distinct bool, tables ...string) string {
 	selected := "SELECT *"
@@ -89,8 +89,17 @@ const remapArguments = "jsonb[], integer"
 // remapName changes with all that the function is made of: an outbox row that was
 // written for another form of it finds none and fences its view.
 func (c capture) remapName(path string) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{remapArguments, path, c.mapped, c.sql}, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join([]string{remapArguments, path, c.mapped, c.sql, c.definitions()}, "\n")))
 	return fmt.Sprintf("remap_%.24s_%d_%s", c.view, c.mappedOID, hex.EncodeToString(sum[:4]))
+}
+
+// definitions are the columns that the mapping names, with their types.
+func (c capture) definitions() string {
+	all := make([]string, len(c.columns))
+	for i, name := range quoteAll(c.columns) {
+		all[i] = name + " " + c.types[i]
+	}
+	return strings.Join(all, ", ")
 }
 
 // remapSQL is the function that the relay runs a joined mapping with. The planner
@@ -98,23 +107,19 @@ func (c capture) remapName(path string) string {
 // one of those is planned anew at each call; and of an array the planner expects few
 // rows, where it expects a hundred of a function and reads a whole table for them.
 func (c capture) remapSQL(path string) string {
-	definitions := make([]string, len(c.columns))
-	for i, name := range quoteAll(c.columns) {
-		definitions[i] = name + " " + c.types[i]
-	}
 	return fmt.Sprintf(`CREATE OR REPLACE FUNCTION mythic_cache.%s(%s) RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = %s%s SET enable_seqscan = on SET enable_bitmapscan = on AS %s
 #variable_conflict use_column
 DECLARE
   mc_keys text[];
 BEGIN
-  WITH changed AS (SELECT c.* FROM unnest($1) AS j(record) CROSS JOIN LATERAL jsonb_to_record(j.record) AS c(%s))
-  SELECT array_agg(k.key) INTO mc_keys FROM (SELECT DISTINCT m.key FROM (SELECT %s AS key FROM (
+  WITH changed AS (SELECT c.* FROM pg_catalog.unnest($1) AS j(record) CROSS JOIN LATERAL pg_catalog.jsonb_to_record(j.record) AS c(%s))
+  SELECT pg_catalog.array_agg(k.key) INTO mc_keys FROM (SELECT DISTINCT m.key COLLATE "C" AS key FROM (SELECT %s AS key FROM (
 %s
 ) AS m (%s)) AS m WHERE m.key <> '' LIMIT $2) AS k;
   RETURN mc_keys;
 END
-%s`, ident(c.remapName(path)), remapArguments, fixed(path), asLoads, quote, strings.Join(definitions, ", "),
+%s`, ident(c.remapName(path)), remapArguments, fixed(path), asLoads, quote, c.definitions(),
 		keyOf(c.parts), c.sql, columns(c.parts), quote)
 }
 
@@ -153,7 +158,7 @@ BEGIN
 
 // asleep spares most statements the call of ring(), which decides. It reads the
 // sequence as ring() does, in an expression that needs no query of its own.
-const asleep = "coalesce(pg_sequence_last_value('mythic_cache.awake_until'), 0) < extract(epoch FROM clock_timestamp()) * 1000"
+const asleep = "coalesce(pg_catalog.pg_sequence_last_value('mythic_cache.awake_until'), 0) < extract(epoch FROM pg_catalog.clock_timestamp()) * 1000"
 
 // guarded is a read whose failure fences the view instead of failing the app's
 // statement. Conflicts between transactions and cancellations stay the app's. The
@@ -162,7 +167,7 @@ const guarded = `  EXCEPTION
     WHEN transaction_rollback OR operator_intervention THEN
       RAISE;
     WHEN OTHERS THEN
-      mc_why := jsonb_build_object('broken', SQLERRM);
+      mc_why := pg_catalog.jsonb_build_object('broken', SQLERRM);
   END;
 `
 
@@ -170,11 +175,14 @@ const guarded = `  EXCEPTION
 func (c capture) write(b *strings.Builder, op operation, path string) {
 	joins, remap := "NULL::jsonb", "NULL"
 	if c.joined {
-		joins, remap = "(SELECT jsonb_agg(to_jsonb(c)) FROM changed c)", literal(c.remapName(path))
+		joins, remap = "(SELECT pg_catalog.jsonb_agg(pg_catalog.to_jsonb(c)) FROM changed c)", literal(c.remapName(path))
+		if !c.distinct { // as text, since numbers in JSON are equal whatever their scale
+			joins = `(SELECT pg_catalog.jsonb_agg(j.j::jsonb) FROM (SELECT DISTINCT pg_catalog.to_jsonb(c)::text COLLATE "C" AS j FROM changed c) AS j)`
+		}
 	}
 	fmt.Fprintf(b, `  mc_keys := NULL; mc_joins := NULL; mc_why := NULL;
   BEGIN
-    %sSELECT (SELECT array_agg(DISTINCT left(m.key, %d)) FROM (SELECT %s AS key FROM (
+    %sSELECT (SELECT pg_catalog.array_agg(DISTINCT pg_catalog."left"(m.key, %d) COLLATE "C") FROM (SELECT %s AS key FROM (
 %s
 ) AS m (%s)) AS m WHERE m.key <> ''), %s INTO mc_keys, mc_joins;
 %s  mc_written := mythic_cache.capture(%s, %s, mc_keys, mc_joins, %s, mc_why) OR mc_written;
@@ -189,7 +197,7 @@ func (c capture) write(b *strings.Builder, op operation, path string) {
 // than any entry's may be is not worth an index row that would not fit.
 func (o ownership) write(b *strings.Builder, op operation) {
 	read := func(table string) string {
-		return fmt.Sprintf(`(%sSELECT %s AS key, coalesce(m.owner::text, '') AS owner FROM (
+		return fmt.Sprintf(`(%sSELECT %s COLLATE "C" AS key, coalesce(m.owner::text, '') COLLATE "C" AS owner FROM (
 %s
 ) AS m (%s, owner))`, changed(nil, false, table), keyOf(o.parts), o.sql, columns(o.parts))
 	}
@@ -199,13 +207,13 @@ func (o ownership) write(b *strings.Builder, op operation) {
 	}
 	fmt.Fprintf(b, `  mc_keys := NULL; mc_owners := NULL; mc_why := NULL;
   BEGIN
-    SELECT array_agg(m.key), array_agg(m.owner) INTO mc_keys, mc_owners FROM %s AS m
-    WHERE m.key <> '' AND octet_length(m.key) <= %d;
+    SELECT pg_catalog.array_agg(m.key ORDER BY m.key), pg_catalog.array_agg(m.owner ORDER BY m.key) INTO mc_keys, mc_owners FROM %s AS m
+    WHERE m.key <> '' AND pg_catalog.octet_length(m.key) <= %d;
 %s  IF mc_why IS NOT NULL THEN
     mc_written := mythic_cache.capture(%s, %s, NULL, NULL, NULL, mc_why) OR mc_written;
   ELSIF mc_keys IS NOT NULL THEN
     INSERT INTO mythic_cache.owners (view, key, owner)
-    SELECT %s, u.key, u.owner FROM unnest(mc_keys, mc_owners) AS u(key, owner) ON CONFLICT DO NOTHING;
+    SELECT %s, u.key, u.owner FROM ROWS FROM (pg_catalog.unnest(mc_keys), pg_catalog.unnest(mc_owners)) AS u(key, owner) ON CONFLICT DO NOTHING;
   END IF;
 `, owned, event.MaxName, guarded, literal(o.eventType), literal(o.view), literal(o.view))
 }
