@@ -28,7 +28,9 @@ func (b answerBounds) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.Tr
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
-func (answerBounds) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) { ended(ctx) }
+func (answerBounds) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	ended(ctx)
+}
 
 // TraceBatchStart implements pgx.BatchTracer.
 func (b answerBounds) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
@@ -39,7 +41,9 @@ func (b answerBounds) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.Tr
 func (answerBounds) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 
 // TraceBatchEnd implements pgx.BatchTracer.
-func (answerBounds) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) { ended(ctx) }
+func (answerBounds) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) {
+	ended(ctx)
+}
 
 func begun(ctx context.Context, bound time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(ctx, bound)

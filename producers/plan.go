@@ -115,7 +115,7 @@ func makePlan(ctx context.Context, tx pgx.Tx, views *view.Set) (*plan, error) {
 
 // searchPath returns the schemas that names without one are looked for in.
 func searchPath(ctx context.Context, tx pgx.Tx) (path string, err error) {
-	const query = `SELECT coalesce(string_agg(quote_ident(s), ', ' ORDER BY n), '') FROM unnest(current_schemas(false)) WITH ORDINALITY AS u(s, n) WHERE s NOT LIKE 'pg\_temp%'`
+	const query = `SELECT coalesce(string_agg(quote_ident(s), ', ' ORDER BY n), '') FROM pg_catalog.unnest(current_schemas(false)) WITH ORDINALITY AS u(s, n) WHERE s NOT LIKE 'pg\_temp%'`
 	if err := tx.QueryRow(ctx, query).Scan(&path); err != nil {
 		return "", fmt.Errorf("read the search path: %w", err)
 	}
@@ -257,7 +257,7 @@ func planCapture(ctx context.Context, tx pgx.Tx, v *view.View, m view.Mapping, t
 				SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
 				JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocnum = 4
 				WHERE o.opcdefault AND o.opcintype = CASE a.atttypid WHEN 'varchar'::regtype THEN 'text'::regtype ELSE a.atttypid END))
-		FROM unnest($2::text[]) WITH ORDINALITY AS u(name, n) JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = u.name
+		FROM pg_catalog.unnest($2::text[]) WITH ORDINALITY AS u(name, n) JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = u.name
 		LEFT JOIN pg_collation l ON l.oid = a.attcollation`
 	var same bool
 	if lookErr := tx.QueryRow(ctx, types, table.oid, c.columns).Scan(&c.types, &same); lookErr != nil {

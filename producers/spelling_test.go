@@ -38,3 +38,32 @@ views:
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// Two values may be equal and still be two keys. A change from one to the other
+// concerns both.
+func TestEqualValuesSpeltOtherwiseAreTwoKeys(t *testing.T) {
+	b := newBed(t)
+	b.exec(`CREATE EXTENSION citext; CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+	b.exec(`CREATE TABLE people (id int, email citext, price numeric, nick text COLLATE loose); CREATE TABLE cities (id int)`)
+	b.exec(`INSERT INTO people VALUES (1, 'Bob', 1.0, 'Bo'); INSERT INTO cities VALUES (1)`)
+	b.views = parse(t, `
+views:
+  email: {key: [k], load: "SELECT to_json(count(*)) FROM people WHERE email::text = $1", tables: {people: SELECT email FROM changed}}
+  price: {key: [k], load: "SELECT to_json(count(*)) FROM people WHERE price::text = $1", tables: {people: SELECT price FROM changed}}
+  nick: {key: [k], load: "SELECT to_json(count(*)) FROM people WHERE nick = $1", tables: {people: SELECT nick FROM changed}}
+  joined:
+    key: [k]
+    load: "SELECT to_json(count(*)) FROM people JOIN cities USING (id) WHERE price::text = $1"
+    tables: {people: SELECT p.price FROM changed p JOIN cities c ON c.id = p.id, cities: SELECT p.price FROM changed c JOIN people p ON p.id = c.id}
+`)
+	b.installQuietly()
+	b.relay()
+	got := b.changes(func() { b.exec(`UPDATE people SET email = 'bob', price = 1.00, nick = 'bo'`) })
+	want := []string{
+		"people.changed email Bob", "people.changed email bob", "people.changed joined 1.0", "people.changed joined 1.00",
+		"people.changed nick Bo", "people.changed nick bo", "people.changed price 1.0", "people.changed price 1.00",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -46,11 +46,12 @@ func (op operation) transitions() string {
 	if op.rows == nil {
 		return ""
 	}
-	clause := " REFERENCING"
-	for _, table := range op.rows {
-		clause += map[string]string{before: " OLD", after: " NEW"}[table] + " TABLE AS " + table
+	named := map[string]string{before: "OLD TABLE AS " + before, after: "NEW TABLE AS " + after}
+	clauses := make([]string, len(op.rows))
+	for i, table := range op.rows {
+		clauses[i] = named[table]
 	}
-	return clause
+	return " REFERENCING " + strings.Join(clauses, " ")
 }
 
 // changed begins a query with the rows that a statement changed, of the columns
