@@ -153,7 +153,12 @@ func TestABacklogDrainsInPartsAndResumes(t *testing.T) {
 	}
 	b.exec(`SELECT mythic_cache.publish('run.started', 'r' || n) FROM generate_series(1, 15000) n`)
 	_, stop := b.relay()
-	b.grows(300)
+	testserver.Eventually(t, "the relay has begun", func() error {
+		if b.client.XLen(t.Context(), b.keys.Topic("run")).Val() == 0 {
+			return errors.New("nothing is there")
+		}
+		return nil
+	})
 	stop() // most likely in the middle
 	if at, _ := parsePosition(b.client.HGet(t.Context(), b.keys.Position(), "position").Val()); at.part == nil {
 		t.Log("the relay was too fast to be stopped in the middle")
