@@ -11,12 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
 )
 
@@ -57,26 +57,8 @@ func TestKeysComeFromThePathAsTheyAre(t *testing.T) {
 	}
 }
 
-// journal is a log that requests may still write to while it is read.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
 func TestAPanicStaysInside(t *testing.T) {
-	var logged journal
+	var logged testserver.Log
 	w := begin(t, func(o *Options) { o.Log = zerolog.New(&logged) })
 	recorded := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "/livez", http.NoBody)

@@ -1,7 +1,6 @@
 package consumers
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,31 +38,13 @@ type warmth struct {
 	store     *cache.Store // of nobody who warms
 	publisher *stream.Publisher
 	keys      stream.Keys
-	log       *lockedBuffer
+	log       *testserver.Log
 	logger    zerolog.Logger
-}
-
-// lockedBuffer keeps what is logged.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newWarmth(t *testing.T) *warmth {
 	t.Helper()
-	log := &lockedBuffer{}
+	log := &testserver.Log{}
 	w := &warmth{
 		t: t, redis: testserver.NewRedis(t), model: modelserver.New(t), keys: stream.NewKeys("mythic:"),
 		view: &view.View{Name: "ai_answer", Key: []string{"digest"}, TTL: time.Hour, Negative: 10 * time.Second, Model: true},

@@ -200,12 +200,12 @@ $$;
 
 -- +goose StatementBegin
 -- What one statement did to one view, as the generated trigger functions call it: a
--- row for each key, join columns (at most a thousand
--- combinations a row) beside them, or one row that fences the whole view where why
--- says that the keys are not known. Reports whether anything was written. There is
--- no EXCEPTION block around the insert: it would cost a subtransaction with an xid,
--- and an insert that fails has to fail the app's statement, since letting it pass
--- would lose the change. It goes straight to a partition, which costs a fifth less.
+-- row for each key, join columns (at most a thousand combinations a row) beside them,
+-- or one row that fences the whole view where why says that the keys are not known.
+-- Reports whether anything was written. There is no EXCEPTION block around the
+-- insert: it would cost a subtransaction with an xid, and an insert that fails has to
+-- fail the app's statement, since letting it pass would lose the change. It goes
+-- straight to a partition, which spares it the routing.
 CREATE FUNCTION mythic_cache.capture(type text, view text, keys text[], joins jsonb, remap text, why jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable

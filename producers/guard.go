@@ -90,6 +90,7 @@ func (r *Relay) report(d Drift) {
 		}
 	}
 	r.told = now
+	r.set(func(s *RelayState) { s.Drift = d })
 	unseen := d.Unseen().Views()
 	for _, v := range r.o.Views.All() {
 		if v.Model {

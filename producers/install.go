@@ -113,7 +113,9 @@ func install(ctx context.Context, tx pgx.Tx, views *view.Set, oursAlone bool) (i
 		return nil, err
 	}
 	for _, t := range p.waiting {
-		installed = append(installed, t.why.Error())
+		if !oursAlone { // who asked for it is told what else it takes
+			installed = append(installed, t.why.Error())
+		}
 	}
 	slices.Sort(installed)
 	return installed, nil
@@ -197,6 +199,7 @@ func noteGeneration(ctx context.Context, tx pgx.Tx, generation string, oursAlone
 		if !same {
 			return ErrOthersViews
 		}
+		return nil
 	}
 	const note = `INSERT INTO mythic_cache.installation (generation) VALUES ($1)
 		ON CONFLICT (only_row) DO UPDATE SET generation = excluded.generation, at = clock_timestamp()`

@@ -61,14 +61,13 @@ func (l *lead) run(ctx context.Context) (err error) {
 		var err error
 		switch {
 		case !settled:
-			l.ahead.wait()
 			err = l.settle(ctx)
 			settled = err == nil
 		default:
 			err = l.round(ctx)
 		}
 		if err != nil {
-			l.ahead.wait() // the connection is asked below
+			l.ahead.wait() // whatever comes next wants the connection
 		}
 		switch {
 		case err == nil:
@@ -112,7 +111,6 @@ func (l *lead) sitOut(ctx context.Context, why error) error {
 	if !rest(ctx, l.retry) {
 		return ctx.Err()
 	}
-	l.ahead.wait()
 	return l.count(ctx) // which also keeps the session
 }
 
@@ -226,10 +224,7 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 	b, err := l.ahead.take(ctx, l.from, l.batchRows, l.remapKeys)
 	if err != nil {
 		var refused *pgconn.PgError
-		if errors.As(err, &refused) && refused.Code == "57014" && l.remapKeys >= 0 && !l.conn.IsClosed() {
-			// A joined mapping takes for ever; nothing else in there can.
-			l.relay.o.Log.Error().Err(err).Msg("relay gave up on a joined mapping and fences its view instead")
-			l.remapKeys, l.mapAgain = -1, time.Now().Add(giveUpFor)
+		if errors.As(err, &refused) && refused.Code == "57014" && !l.conn.IsClosed() && l.takeLess(err) {
 			return 0, true, nil
 		}
 		return 0, false, err
@@ -239,8 +234,8 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		l.remapKeys = remapKeys
 	}
 	past := l.from.part != nil // a reading up to a target says nothing of what came after it
-	// Rows that are too large for one batch would be read, dropped and read again.
-	if l.batchRows = min(l.batchRows+l.batchRows/8+1, batchRows); b.cut {
+	l.batchRows = min(l.batchRows+l.batchRows/8+1, batchRows)
+	if b.cut { // what is too large for one batch would be read, dropped and read again
 		l.batchRows = max(b.found-1, 1)
 	}
 	steps := b.steps(l.from, l.note)
@@ -275,6 +270,23 @@ func (l *lead) drain(ctx context.Context) (found int, more bool, err error) {
 		l.relay.set(func(s *RelayState) { s.Backlog, s.LastDrain = 0, l.drained })
 	}
 	return b.found, more, nil
+}
+
+// takeLess has the next reading do less than one that took too long did, and reports
+// whether there was less to do: without joined mappings, which may take for ever, or
+// else of fewer rows, which may be large.
+func (l *lead) takeLess(why error) bool {
+	switch {
+	case l.remapKeys >= 0:
+		l.relay.o.Log.Error().Err(why).Msg("relay gave up on joined mappings for a minute and fences their views instead")
+		l.remapKeys, l.mapAgain = -1, time.Now().Add(giveUpFor)
+	case l.batchRows > 1:
+		l.batchRows = max(l.batchRows/8, 1)
+		l.relay.o.Log.Warn().Err(why).Int("rows", l.batchRows).Msg("relay reads fewer rows at a time")
+	default:
+		return false
+	}
+	return true
 }
 
 // append does steps. What has begun is finished, so that a shutdown leaves no

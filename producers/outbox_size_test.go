@@ -1,11 +1,9 @@
 package producers
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,29 +12,11 @@ import (
 	"mythiccache/internal/testserver"
 )
 
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(message string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), message)
-}
-
 // Redis is away and the outbox grows past its limit: that is told, the app's writes
 // go on, and all of it arrives once Redis is back.
 func TestAnOutboxThatGrowsIsTold(t *testing.T) {
 	b := newBed(t)
-	said := &lines{}
+	said := &testserver.Log{}
 	o := b.options()
 	o.OutboxWarn = 1 << 20
 	o.Log = zerolog.New(said)
@@ -58,7 +38,7 @@ func TestAnOutboxThatGrowsIsTold(t *testing.T) {
 		}
 		return nil
 	})
-	if n := said.count("the outbox has grown past its limit"); n != 1 {
+	if n := strings.Count(said.String(), "the outbox has grown past its limit"); n != 1 {
 		t.Errorf("told %d times", n)
 	}
 	if err := b.redis.Start(t.Context()); err != nil {

@@ -51,6 +51,7 @@ type RelayState struct {
 	LastDrain time.Time // when the outbox was last read to its end
 
 	OutboxBytes int64 // on disk, with what was sent and is kept
+	Drift       Drift // as a leader last found it
 }
 
 // Pauses of the relay.

@@ -15,6 +15,7 @@ type silencer struct {
 	to       string
 	group    sync.WaitGroup
 	made     atomic.Int64
+	passed   atomic.Int64
 
 	mu    sync.Mutex
 	ends  []net.Conn
@@ -44,8 +45,8 @@ func newSilencer(t *testing.T, to string) *silencer {
 			s.ends = append(s.ends, client, server)
 			quiet := s.quiet
 			s.mu.Unlock()
-			s.group.Go(func() { pass(client, server, quiet) })
-			s.group.Go(func() { pass(server, client, quiet) })
+			s.group.Go(func() { s.pass(client, server, quiet) })
+			s.group.Go(func() { s.pass(server, client, quiet) })
 		}
 	})
 	t.Cleanup(func() {
@@ -62,7 +63,7 @@ func newSilencer(t *testing.T, to string) *silencer {
 
 // pass copies until either end closes; what comes once it is quiet is swallowed. Of
 // ends that were silenced, none learns that the other has gone.
-func pass(to, from net.Conn, quiet <-chan struct{}) {
+func (s *silencer) pass(to, from net.Conn, quiet <-chan struct{}) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
@@ -75,6 +76,7 @@ func pass(to, from net.Conn, quiet <-chan struct{}) {
 		default:
 		}
 		if err == nil {
+			s.passed.Add(int64(n))
 			_, err = to.Write(buffer[:n])
 		}
 		if err != nil {
@@ -86,6 +88,9 @@ func pass(to, from net.Conn, quiet <-chan struct{}) {
 }
 
 func (s *silencer) addr() string { return s.listener.Addr().String() }
+
+// bytes is how many have passed, both ways.
+func (s *silencer) bytes() int64 { return s.passed.Load() }
 
 // ways is how many connections were ever made.
 func (s *silencer) ways() int64 { return s.made.Load() }

@@ -54,7 +54,7 @@ func TestWhatRedisDoesIsNamed(t *testing.T) {
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			b := newBed(t)
-			said := &lines{}
+			said := &testserver.Log{}
 			o := b.options()
 			o.Log = zerolog.New(said)
 			r, _ := b.relayWith(o)
@@ -73,8 +73,8 @@ func TestWhatRedisDoesIsNamed(t *testing.T) {
 				return nil
 			})
 			r.stalledBy(t, c.why, c.says)
-			if !r.State().Leader || said.count("relay leads no longer") > 0 || said.count("relay cannot write to Redis") > 2 {
-				t.Errorf("the relay said\n%s", said.text.String())
+			if !r.State().Leader || strings.Count(said.String(), "relay leads no longer") > 0 || strings.Count(said.String(), "relay cannot write to Redis") > 2 {
+				t.Errorf("the relay said\n%s", said.String())
 			}
 			if err := c.by(b); err != nil {
 				t.Fatal(err)

@@ -58,22 +58,19 @@ func (op operation) transitions() string {
 // that it names: each combination once, where equal values are the same. A statement
 // that touches many rows of few keys is so read in one pass, and joined for few.
 func changed(columns []string, distinct bool, tables ...string) string {
-	selected := "SELECT *"
+	selected := "*"
 	if len(columns) > 0 {
-		selected = "SELECT " + strings.Join(quoteAll(columns), ", ")
+		selected = strings.Join(quoteAll(columns), ", ")
 	}
-	if distinct && len(tables) == 1 {
-		return "WITH changed AS (" + strings.Replace(selected, "SELECT", "SELECT DISTINCT", 1) + " FROM " + tables[0] + ") "
+	rows, union := "SELECT ", " UNION ALL "
+	switch {
+	case distinct && len(tables) == 1:
+		rows = "SELECT DISTINCT "
+	case distinct:
+		union = " UNION "
 	}
-	all := " ALL "
-	if distinct {
-		all = " "
-	}
-	parts := make([]string, len(tables))
-	for i, table := range tables {
-		parts[i] = selected + " FROM " + table
-	}
-	return "WITH changed AS (" + strings.Join(parts, " UNION"+all) + ") "
+	rows += selected + " FROM "
+	return "WITH changed AS (" + rows + strings.Join(tables, union+rows) + ") "
 }
 
 // functionName is unique by the table's oid; its name is for the reader.
@@ -195,7 +192,8 @@ func (c capture) write(b *strings.Builder, op operation, path string) {
 // and its old ones do not: most bring none, and write nothing. What is there
 // already is not looked for first, since a SERIALIZABLE transaction would conflict
 // with every other that looks at the same page of the index. A key that is longer
-// than any entry's may be is not worth an index row that would not fit.
+// than any entry's may be is not worth an index row that would not fit. They are
+// written in the order of their keys, or two statements could wait for each other.
 func (o ownership) write(b *strings.Builder, op operation) {
 	read := func(table string) string {
 		return fmt.Sprintf(`(%sSELECT %s COLLATE "C" AS key, coalesce(m.owner::text, '') COLLATE "C" AS owner FROM (

@@ -22,6 +22,7 @@ type schemaGate struct {
 	// run's alone.
 	conn     *pgx.Conn
 	watch    *producers.Watch
+	drift    producers.Drift
 	migrated bool // schema and triggers were brought up to date, where that was asked for
 	complete bool // schema mythic_cache was, when last looked at
 	tried    time.Time
@@ -109,17 +110,32 @@ func (g *schemaGate) lookAt(ctx context.Context) error {
 		g.complete = true
 	}
 	for again := true; again; {
-		examined, err := g.watch.Look(ctx, g.conn)
+		news, err := g.examine(ctx)
 		if err != nil {
 			return err
 		}
-		due := g.migrate && g.watch.Drift().Findings != nil && (examined || time.Since(g.tried) >= mendEvery)
+		due := g.migrate && g.drift.Findings != nil && (news || time.Since(g.tried) >= mendEvery)
 		again = due && g.mend(ctx)
 	}
-	if err := g.watch.Drift().Unseen().Err(); err != nil {
+	if err := g.drift.Unseen().Err(); err != nil {
 		return fmt.Errorf("%w: %w", errDrift, err)
 	}
 	return nil
+}
+
+// examine notes the drift, and reports whether it may be another than before. A
+// leading relay has it with each heartbeat; to look beside it would be to ask twice.
+func (g *schemaGate) examine(ctx context.Context) (news bool, err error) {
+	if g.relay != nil && g.relay.Ready() == nil {
+		if state := g.relay.State(); state.Leader {
+			before := g.drift
+			g.drift = state.Drift
+			return fmt.Sprint(before.Err()) != fmt.Sprint(g.drift.Err()), nil
+		}
+	}
+	news, err = g.watch.Look(ctx, g.conn)
+	g.drift = g.watch.Drift()
+	return news, err
 }
 
 // installed reports whether the triggers were once installed for these very views. To
