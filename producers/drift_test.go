@@ -394,8 +394,9 @@ func TestMendLeavesAloneWhatIsOthers(t *testing.T) {
 	}
 }
 
-// The relay notices within a heartbeat or two, in whatever state it is.
-func TestTheRelayNoticesWithinASecond(t *testing.T) {
+// Beside writers, too, drift is noticed, its views are fenced again and again, and its
+// end is noticed; the relay sends all the while.
+func TestABusyRelayNoticesDriftAndItsEnd(t *testing.T) {
 	b := newNotesBed(t)
 	r, _ := b.relay()
 	b.sync()
