@@ -394,9 +394,9 @@ func TestMendLeavesAloneWhatIsOthers(t *testing.T) {
 	}
 }
 
-// Beside writers, too, drift is noticed, its views are fenced again and again, and its
-// end is noticed; the relay sends all the while.
-func TestABusyRelayNoticesDriftAndItsEnd(t *testing.T) {
+// Beside writers, too, a relay notices drift, fences its views again and again, and
+// notices its end.
+func TestDriftIsNoticedBesideWriters(t *testing.T) {
 	b := newNotesBed(t)
 	r, _ := b.relay()
 	b.sync()
