@@ -91,9 +91,13 @@ func (r *Reporter) groups(ctx context.Context) (map[string]cache.GroupReport, er
 	if err != nil {
 		return nil, fmt.Errorf("look at the groups: %w", err)
 	}
-	dead, err := r.dead.Count(ctx)
+	counts, err := r.dead.Count(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("count the dead letters: %w", err)
+	}
+	dead := map[string]int64{}
+	for of, n := range counts {
+		dead[of.Group] += n
 	}
 	groups := make(map[string]cache.GroupReport)
 	for _, state := range states {

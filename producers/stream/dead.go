@@ -2,37 +2,18 @@ package stream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"mythiccache/producers/event"
 )
 
 // ErrNoDeadLetter is returned where there is none of the given id.
 var ErrNoDeadLetter = errors.New("no such dead letter")
-
-// DeadLetter is an event that was given up.
-type DeadLetter struct {
-	ID         string            `json:"id"` // of the dead letter itself
-	Topic      string            `json:"topic"`
-	Group      string            `json:"group"`
-	Entry      string            `json:"entry"`  // the id that it had in its stream
-	Type       string            `json:"type"`   // of the event, where it has one
-	Reason     string            `json:"reason"` // of the last failure
-	Deliveries int               `json:"deliveries"`
-	First      time.Time         `json:"first"`  // failure
-	Last       time.Time         `json:"last"`   // failure, when it became a dead letter
-	Fields     map[string]string `json:"fields"` // of the entry, as they were
-}
 
 // Filter selects dead letters; the zero value selects all.
 type Filter struct {
@@ -46,8 +27,7 @@ type Filter struct {
 }
 
 func (f Filter) selects(l DeadLetter, now time.Time) bool {
-	return (len(f.IDs) == 0 || slices.Contains(f.IDs, l.ID)) &&
-		(f.Topic == "" || f.Topic == l.Topic) &&
+	return (f.Topic == "" || f.Topic == l.Topic) &&
 		(f.Group == "" || f.Group == l.Group) &&
 		(f.Type == "" || f.Type == l.Type) &&
 		strings.Contains(strings.ToLower(l.Reason), strings.ToLower(f.Reason)) &&
@@ -56,84 +36,134 @@ func (f Filter) selects(l DeadLetter, now time.Time) bool {
 
 // DeadLetters are the events that were given up. It uses the caller's client, and
 // is safe for concurrent use.
+//
+// Nothing removes them but Replay and Drop, so that nothing is lost unseen:
+// whoever runs consumers watches how many there are (Count, Size).
 type DeadLetters struct {
 	client redis.UniversalClient
 	keys   Keys
+	heads  *redis.Script
 
 	mu      sync.Mutex
 	counted counted
 }
 
-// counted is what Count found the last time, and where.
-type counted struct {
-	byGroup map[string]int64
-	last    string // id of the newest letter ever
-	added   int64  // letters ever
-	gone    int64  // of them, replayed or dropped
-}
-
-// deadPage is how many dead letters are read at a time: some have megabytes.
-const deadPage = 50
+// A page of dead letters ends at whichever of these comes first.
+const (
+	deadPage      = 500
+	deadPageBytes = 8 << 20 // of whole letters, which Redis reads for the page
+)
 
 // NewDeadLetters returns the dead letters under keys.
 func NewDeadLetters(client redis.UniversalClient, keys Keys) *DeadLetters {
-	return &DeadLetters{client: client, keys: keys}
+	return &DeadLetters{client: client, keys: keys, heads: newScript(headsSource)}
 }
 
 // List returns the dead letters that the filter selects, oldest first.
 func (d *DeadLetters) List(ctx context.Context, f Filter) ([]DeadLetter, error) {
 	var found []DeadLetter
-	err := d.each(ctx, f, func(l DeadLetter) error {
-		found = append(found, l)
-		return nil
+	err := d.pages(ctx, f, func(page []DeadLetter) error {
+		letters, err := d.whole(ctx, idsOf(page)...)
+		found = append(found, letters...)
+		return err
 	})
 	return found, err
 }
 
+// Each calls do with each dead letter that the filter selects, oldest first and
+// without its fields, so that large ones take no time.
+func (d *DeadLetters) Each(ctx context.Context, f Filter, do func(DeadLetter) error) error {
+	return d.pages(ctx, f, func(page []DeadLetter) error {
+		for _, l := range page {
+			l.Fields = nil
+			if err := do(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Show returns one dead letter, or ErrNoDeadLetter.
 func (d *DeadLetters) Show(ctx context.Context, id string) (DeadLetter, error) {
-	if strings.Count(id, "-") != 1 || addedAt(id).IsZero() {
-		return DeadLetter{}, fmt.Errorf("%w: %q is not of the form 1700000000000-0", ErrNoDeadLetter, id)
+	if err := checkID(id); err != nil {
+		return DeadLetter{}, err
 	}
-	found, err := d.client.XRange(ctx, d.keys.Dead(), id, id).Result()
+	found, err := d.whole(ctx, id)
 	if err != nil {
-		return DeadLetter{}, fmt.Errorf("read dead letter %s: %w", id, err)
+		return DeadLetter{}, err
 	}
 	if len(found) == 0 {
 		return DeadLetter{}, fmt.Errorf("%w: %s", ErrNoDeadLetter, id)
 	}
-	return readDeadLetter(found[0]), nil
+	return found[0], nil
+}
+
+func checkID(id string) error {
+	ms, n, _ := strings.Cut(id, "-")
+	if ms == "" || n == "" || strings.Trim(ms+n, "0123456789") != "" || len(ms) > 20 || len(n) > 20 {
+		return fmt.Errorf("%w: %q is not of the form 1700000000000-0", ErrNoDeadLetter, id)
+	}
+	return nil
 }
 
 // Replay gives the selected events back to the groups that gave them up, to
 // those groups alone, as if never delivered, and returns how many there were. A
-// dead letter that is gone is not replayed again.
+// dead letter that is gone is not replayed again. What says of no group stays,
+// and is in the error.
 func (d *DeadLetters) Replay(ctx context.Context, f Filter) (int, error) {
 	n := 0
-	err := d.each(ctx, f, func(l DeadLetter) error {
+	var errs []error
+	err := d.pages(ctx, f, func(page []DeadLetter) error {
+		letters, err := d.whole(ctx, idsOf(page)...)
+		if err != nil {
+			return err
+		}
+		replayed, err := d.replay(ctx, letters)
+		n += replayed
+		errs = append(errs, err)
+		return ctx.Err()
+	})
+	return n, errors.Join(append(errs, err)...)
+}
+
+func (d *DeadLetters) replay(ctx context.Context, letters []DeadLetter) (int, error) {
+	pipe := d.client.Pipeline()
+	var errs []error
+	var cmds []*redis.Cmd
+	for _, l := range letters {
+		if l.Group == "" || l.Topic == "" || l.Entry == "" {
+			errs = append(errs, fmt.Errorf("dead letter %s says of no group that it comes from", l.ID))
+			continue
+		}
 		again := delivery{topic: l.Topic, id: l.Entry, values: make(map[string]any, len(l.Fields))}
 		for name, value := range l.Fields {
 			again.values[name] = value
 		}
-		done, err := d.client.Eval(ctx, replayScript,
+		cmds = append(cmds, pipe.Eval(ctx, replayScript,
 			[]string{d.keys.Dead(), d.keys.Parked(l.Group, l.Topic), d.keys.ParkedEntries(l.Group, l.Topic)},
-			l.ID, l.Entry, again.pack(l.First, l.Reason)).Int()
+			l.ID, l.Entry, again.pack(l.First, l.Reason)))
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	n := 0
+	for _, cmd := range cmds {
+		done, err := cmd.Int()
 		if err != nil {
-			return fmt.Errorf("replay dead letter %s: %w", l.ID, err)
+			errs = append(errs, fmt.Errorf("replay dead letters: %w", err))
+			break // the others say the same
 		}
 		n += done
-		return nil
-	})
-	return n, err
+	}
+	return n, errors.Join(errs...)
 }
 
 // Drop removes the selected dead letters for good and returns how many there were.
 func (d *DeadLetters) Drop(ctx context.Context, f Filter) (int, error) {
 	n := 0
-	err := d.each(ctx, f, func(l DeadLetter) error {
-		dropped, err := d.client.XDel(ctx, d.keys.Dead(), l.ID).Result()
+	err := d.pages(ctx, f, func(page []DeadLetter) error {
+		dropped, err := d.client.XDel(ctx, d.keys.Dead(), idsOf(page)...).Result()
 		if err != nil {
-			return fmt.Errorf("drop dead letter %s: %w", l.ID, err)
+			return fmt.Errorf("drop dead letters: %w", err)
 		}
 		n += int(dropped)
 		return nil
@@ -141,101 +171,98 @@ func (d *DeadLetters) Drop(ctx context.Context, f Filter) (int, error) {
 	return n, err
 }
 
-// Count returns how many dead letters there are, by group. It reads those that
-// came since the last call, and all only after some were replayed or dropped.
-func (d *DeadLetters) Count(ctx context.Context) (map[string]int64, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	info, err := d.client.XInfoStream(ctx, d.keys.Dead()).Result()
-	if err != nil {
-		if strings.Contains(err.Error(), "no such key") {
-			return map[string]int64{}, nil
+// pages calls do with the heads of the dead letters that the filter selects, of
+// those that are there when it begins: replaying makes new ones.
+func (d *DeadLetters) pages(ctx context.Context, f Filter, do func([]DeadLetter) error) error {
+	selected, now := 0, time.Now()
+	some := func(page []DeadLetter) (more bool, err error) {
+		page = slices.DeleteFunc(page, func(l DeadLetter) bool { return !f.selects(l, now) })
+		if f.Limit > 0 {
+			page = page[:min(len(page), f.Limit-selected)]
 		}
-		return nil, fmt.Errorf("count dead letters: %w", err)
+		if selected += len(page); len(page) > 0 {
+			err = do(page)
+		}
+		return err == nil && (f.Limit == 0 || selected < f.Limit), err
 	}
-	now := counted{byGroup: map[string]int64{}, last: info.LastGeneratedID, added: info.EntriesAdded, gone: info.EntriesAdded - info.Length}
-	start := "-"
-	if before := d.counted; before.last != "" && before.gone == now.gone && before.added <= now.added {
-		maps.Copy(now.byGroup, before.byGroup)
-		start = "(" + before.last
+	if len(f.IDs) == 0 {
+		last, _, _, err := d.extent(ctx)
+		if err != nil || last == "" {
+			return err
+		}
+		_, err = d.walk(ctx, "-", last, some)
+		return err
 	}
-	for start != "("+now.last {
-		page, err := d.client.XRangeN(ctx, d.keys.Dead(), start, now.last, deadPage).Result()
-		if err != nil {
-			return nil, fmt.Errorf("count dead letters: %w", err)
+	for _, id := range f.IDs {
+		if err := checkID(id); err != nil {
+			return err
 		}
-		for _, m := range page {
-			now.byGroup[readDeadLetter(m).Group]++
-		}
-		if len(page) < deadPage {
-			break
-		}
-		start = "(" + page[len(page)-1].ID
 	}
-	d.counted = now
-	return maps.Clone(now.byGroup), nil
+	ids := slices.Clone(f.IDs)
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		if more, err := d.walk(ctx, id, id, some); err != nil || !more {
+			return err
+		}
+	}
+	return nil
 }
 
-// each calls do with every dead letter that the filter selects, of those that
-// are there when it begins: replaying makes new ones.
-func (d *DeadLetters) each(ctx context.Context, f Filter, do func(DeadLetter) error) error {
-	last, err := d.client.XRevRangeN(ctx, d.keys.Dead(), "+", "-", 1).Result()
-	if err != nil {
-		return fmt.Errorf("read dead letters: %w", err)
-	}
-	if len(last) == 0 {
-		return nil
-	}
-	now, n, start := time.Now(), 0, "-"
+// walk calls do with page after page of the letters from first to last, until it
+// wants no more.
+func (d *DeadLetters) walk(ctx context.Context, first, last string, do func([]DeadLetter) (more bool, err error)) (more bool, err error) {
 	for {
-		page, err := d.client.XRangeN(ctx, d.keys.Dead(), start, last[0].ID, deadPage).Result()
-		if err != nil {
-			return fmt.Errorf("read dead letters: %w", err)
+		page, err := d.page(ctx, first, last)
+		if err != nil || len(page) == 0 {
+			return true, err
 		}
-		for _, m := range page {
-			l := readDeadLetter(m)
-			if !f.selects(l, now) {
-				continue
-			}
-			if err := do(l); err != nil {
-				return err
-			}
-			if n++; n == f.Limit {
-				return nil
-			}
+		first = "(" + page[len(page)-1].ID
+		if more, err := do(page); err != nil || !more {
+			return false, err
 		}
-		if len(page) < deadPage {
-			return nil
+		if first == "("+last {
+			return true, nil
 		}
-		start = "(" + page[len(page)-1].ID
 	}
 }
 
-func readDeadLetter(m redis.XMessage) DeadLetter {
-	own := func(name string) string {
-		value, _ := m.Values[name].(string)
-		delete(m.Values, name)
-		return value
+// page reads the heads of some letters.
+func (d *DeadLetters) page(ctx context.Context, first, last string) ([]DeadLetter, error) {
+	args := append([]any{first, last, deadPage, deadPageBytes, headMost}, headFields...)
+	reply, err := d.heads.Run(ctx, d.client, []string{d.keys.Dead()}, args...).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
-	l := DeadLetter{
-		ID: m.ID, Topic: own(deadTopic), Group: own(deadGroup), Entry: own(deadEntry), Reason: own(deadReason),
-		Fields: map[string]string{},
-	}
-	l.Deliveries, _ = strconv.Atoi(own(deadDeliveries))
-	l.First, _ = time.Parse(time.RFC3339Nano, own(deadFirst))
-	l.Last, _ = time.Parse(time.RFC3339Nano, own(deadLast))
-	if packed := own(deadParcel); packed != "" {
-		var p parcel
-		_ = json.Unmarshal([]byte(packed), &p) // what nobody can read has no fields
-		for i := 0; i+1 < len(p.Fields); i += 2 {
-			l.Fields[string(p.Fields[i])] = string(p.Fields[i+1])
+	page := make([]DeadLetter, 0, len(reply))
+	for _, letter := range reply {
+		if parts, _ := letter.([]any); len(parts) == 3 {
+			id, _ := parts[0].(string)
+			page = append(page, readDeadLetter(id, texts(parts[2])))
 		}
 	}
-	for name, value := range m.Values {
-		l.Fields[name], _ = value.(string)
+	return page, d.openParcels(ctx, page)
+}
+
+// openParcels reads those letters whole whose type is in a parcel; they are few.
+func (d *DeadLetters) openParcels(ctx context.Context, page []DeadLetter) error {
+	for i, l := range page {
+		if _, packed := l.Fields[deadParcel]; !packed {
+			continue
+		}
+		switch whole, err := d.whole(ctx, l.ID); {
+		case err != nil:
+			return err
+		case len(whole) == 1:
+			page[i] = whole[0]
+		}
 	}
-	if message, err := decode(l.Entry, m.Values); err == nil {
-		l.Type = message.Metadata[event.FieldType]
+	return nil
+}
+
+func idsOf(letters []DeadLetter) []string {
+	ids := make([]string, len(letters))
+	for i, l := range letters {
+		ids[i] = l.ID
 	}
-	return l
+	return ids
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What each script takes and returns is written on its top. All but take and
-// trim run seldom, so they are sent whole (EVAL): a pipeline cannot mend a
+// What each script takes and returns is written on its top. All but take, trim
+// and heads run seldom, so they are sent whole (EVAL): a pipeline cannot mend a
 // script that Redis has forgotten.
 var (
 	//go:embed park.lua
@@ -24,6 +24,10 @@ var (
 	leaveScript string
 	//go:embed trim.lua
 	trimSource string
+	//go:embed heads.lua
+	headsSource string
+	//go:embed extent.lua
+	extentScript string
 )
 
 func newScript(source string) *redis.Script { return redis.NewScript(source) }
