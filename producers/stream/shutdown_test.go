@@ -171,12 +171,12 @@ func TestParkedEventOfTheDeadComesBack(t *testing.T) {
 	taken := 0
 	testserver.Eventually(t, "due", func() error {
 		reply, err := w.client.Eval(t.Context(), string(take),
-			[]string{w.keys.Parked("g", "books"), w.keys.ParkedEntries("g", "books")}, 10, 150).Slice()
-		if err == nil && len(reply) != 5 {
+			[]string{w.keys.Parked("g", "books"), w.keys.ParkedEntries("g", "books")}, 10, 150, 4).Slice()
+		if err == nil && len(reply) != 6 {
 			err = fmt.Errorf("took %v", reply)
 		}
 		if err == nil {
-			taken = int(reply[3].(int64))
+			taken = int(reply[4].(int64))
 		}
 		return err
 	})
