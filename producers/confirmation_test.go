@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"mythiccache/cache/version"
 	"mythiccache/internal/testserver"
@@ -96,6 +99,39 @@ func (b *bed) confirmed(views ...string) {
 	})
 }
 
+// forget has Redis lose its note of the run, and of the shapes that views were at.
+func (b *bed) forget(views ...string) {
+	b.t.Helper()
+	fields := []string{PositionRunID}
+	for _, name := range views {
+		fields = append(fields, shapeField(name))
+	}
+	forgotten, err := b.client.HDel(b.t.Context(), b.keys.Position(), fields...).Result()
+	if err != nil || int(forgotten) != len(fields) {
+		b.t.Fatalf("Redis lost %d fields, %v", forgotten, err)
+	}
+}
+
+// restart kills Redis and starts it again, and returns the run_id that it has now.
+func (b *bed) restart() string {
+	b.t.Helper()
+	b.redis.Kill()
+	if err := b.redis.Start(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	return runID(b.t, b.client)
+}
+
+// held runs a relay that fences views no sooner than it is let.
+func (b *bed) held() (*Relay, *heldFences, *testserver.Log) {
+	b.t.Helper()
+	f, said := &heldFences{b.fences, make(chan heldCall)}, &testserver.Log{}
+	o := b.options()
+	o.Fences, o.Log = f, zerolog.New(said).Level(zerolog.InfoLevel)
+	r, _ := b.relayWith(o)
+	return r, f, said
+}
+
 // A Redis that lost fences serves what they were for. It is not confirmed, so that
 // this counts as stale, as long as the fences cannot be had back: neither those that
 // are repeated anyway nor those that only the lost notes tell of.
@@ -110,10 +146,7 @@ func TestARedisIsNotConfirmedBeforeWhatItLostIsFenced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newNotesBed(t)
-			f := &heldFences{b.fences, make(chan heldCall)}
-			o := b.options()
-			o.Fences = f
-			b.relayWith(o)
+			_, f, _ := b.held()
 			f.next(t, all...).answer <- nil // the first leader's
 			b.confirmed(all...)
 			b.exec(c.ddl)
@@ -122,10 +155,7 @@ func TestARedisIsNotConfirmedBeforeWhatItLostIsFenced(t *testing.T) {
 			}
 			call := f.next(t, "notes")
 			// As if it had been restarted, since the relay waits meanwhile.
-			forgotten, err := b.client.HDel(t.Context(), b.keys.Position(), PositionRunID, shapeField("notes"), shapeField("run_status"), shapeField("user_books")).Result()
-			if err != nil || forgotten != 4 {
-				t.Fatalf("Redis lost %d fields, %v", forgotten, err)
-			}
+			b.forget(all...)
 			for range 4 {
 				call.answer <- errors.New("refused by the test")
 				call = f.next(t, all...)
@@ -136,5 +166,86 @@ func TestARedisIsNotConfirmedBeforeWhatItLostIsFenced(t *testing.T) {
 			call.answer <- nil
 			b.confirmed(all...)
 		})
+	}
+}
+
+// A relay fences, and meanwhile Redis is another:
+//
+//  1. it reads what Redis has noted of fences, and fences what is due;
+//  2. Redis loses fences, but not the position;
+//  3. the relay notes what it has fenced, and finds its position.
+//
+// Neither says anything of what was lost at 2.
+func TestARedisIsNotConfirmedByWhatAnotherHad(t *testing.T) {
+	all := []string{"notes", "run_status", "user_books"}
+	for name, c := range map[string]struct {
+		drift bool // or the first leader fences, and has to note that
+		lose  func(b *bed)
+		again []string // what is fenced before the run is confirmed
+	}{
+		"the notes go":                     {true, func(b *bed) { b.forget(all...) }, all},
+		"one note goes":                    {true, func(b *bed) { b.forget("user_books") }, []string{"notes", "user_books"}},
+		"it restarts":                      {true, func(b *bed) { b.restart() }, []string{"notes"}},
+		"it restarts before what is noted": {false, func(b *bed) { b.restart() }, all},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newNotesBed(t)
+			_, f, _ := b.held()
+			call := f.next(t, all...)
+			if c.drift {
+				call.answer <- nil
+				b.confirmed(all...)
+				b.exec(`CREATE TABLE notes_3 PARTITION OF notes FOR VALUES IN (3)`)
+				f.next(t, "notes").answer <- nil
+				call = f.next(t, "notes")
+			}
+			c.lose(b)
+			call.answer <- nil
+			call = f.next(t, c.again...)
+			if _, run := b.noted(); run == runID(t, b.client) {
+				t.Fatal("the run is confirmed, and what it lost was not fenced")
+			}
+			call.answer <- nil
+			b.confirmed(all...)
+		})
+	}
+}
+
+// Fences may be refused where all else goes well. The relay says so once, is not ready
+// until they are not, and tries less and less often.
+func TestRefusedFencesAreTriedLessAndLessOften(t *testing.T) {
+	all := []string{"notes", "run_status", "user_books"}
+	b := newNotesBed(t)
+	r, f, said := b.held()
+	refused := func(times int, views ...string) (took time.Duration) {
+		t.Helper()
+		call := f.next(t, views...)
+		started := time.Now()
+		for n := range times {
+			call.answer <- errors.New("refused by the test")
+			call = f.next(t, views...)
+			if r.Ready() == nil {
+				t.Fatalf("it is ready after %d refusals", n+1)
+			}
+		}
+		took = time.Since(started)
+		call.answer <- nil
+		testserver.Eventually(t, "it is ready", r.Ready)
+		return took
+	}
+	b.exec(`CREATE TABLE notes_3 PARTITION OF notes FOR VALUES IN (3)`)
+	if took := refused(6, all...); took < 63*retryFrom {
+		t.Errorf("seven tries took %s", took)
+	}
+	if warned, sent := strings.Count(said.String(), "cannot write"), strings.Count(said.String(), "relay sends"); warned != 1 || sent != 1 {
+		t.Errorf("it said %d times that it sends, and %d times that it does not:\n%s", sent, warned, said.String())
+	}
+	// Once they were not refused it does not wait as long as before.
+	soonest := retryMost
+	for range 3 {
+		soonest = min(soonest, refused(1, "notes"))
+	}
+	if soonest >= 32*retryFrom {
+		t.Errorf("after a success it waited for %s", soonest)
 	}
 }

@@ -248,11 +248,11 @@ func TestAShapeIsNotedBesideOnesOwnPositionAlone(t *testing.T) {
 	b := newNotesBed(t)
 	s := b.beating()
 	b.beating()
-	if err := s.lead.streams.NoteFenced(t.Context(), s.lead.placed, map[string]shape{"notes": {}}); !errors.Is(err, errMoved) {
+	if err := s.lead.streams.NoteFenced(t.Context(), s.lead.placed, runID(t, b.client), map[string]shape{"notes": {}}); !errors.Is(err, errMoved) {
 		t.Errorf("got %v", err)
 	}
-	if found, err := s.lead.streams.Fenced(t.Context(), []string{"notes"}); err != nil || found[0] != "" {
-		t.Errorf("found %q, %v", found, err)
+	if found, err := s.lead.streams.Fenced(t.Context(), []string{"notes"}); err != nil || found.shapes["notes"] != "" {
+		t.Errorf("found %q, %v", found.shapes, err)
 	}
 }
 

@@ -72,7 +72,7 @@ func beginEpoch(ctx context.Context, conn *pgx.Conn, redisEpoch uint64) (uint64,
 // stopped, where nothing else tells the copy from the original. A relay then
 // fences every view and sends the retained outbox again.
 func BumpEpoch(ctx context.Context, conn *pgx.Conn, client redis.UniversalClient, keys stream.Keys) (epoch uint64, err error) {
-	text, _, err := newStreams(client, keys).Look(ctx, "", false)
+	text, _, err := newStreams(client, keys).Look(ctx, "", fencings{})
 	if err != nil {
 		return 0, fmt.Errorf("bump the epoch: %w", err)
 	}

@@ -4,44 +4,55 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-
-	"github.com/redis/go-redis/v9"
 )
 
 //go:embed fenced.lua
 var fencedLua string
+
+//go:embed fenced_note.lua
+var fencedNoteLua string
 
 // shapeField is the field of the position that says at which shape a view was
 // last fenced. It is kept there so that a leader that finds another shape than its
 // predecessor fenced at knows what was done while nobody led.
 func shapeField(view string) string { return "shape:" + view }
 
-// Fenced returns the shapes that views were last fenced at, "" for none.
-func (s *streams) Fenced(ctx context.Context, views []string) ([]string, error) {
-	fields := make([]string, len(views))
+// fencings are what one run of Redis has noted of fences.
+type fencings struct {
+	run    string            // its run_id
+	shapes map[string]string // by view: the shape that it was last fenced at, "" for none
+}
+
+// Fenced returns the shapes that views were last fenced at, and in which run of Redis.
+func (s *streams) Fenced(ctx context.Context, views []string) (fencings, error) {
+	fields := make([]any, len(views))
 	for i, name := range views {
 		fields[i] = shapeField(name)
 	}
-	var found []any
+	var found []string
 	err := s.patience.call(ctx, func(ctx context.Context) (err error) {
-		found, err = s.client.HMGet(ctx, s.keys.Position(), fields...).Result()
+		found, err = s.fenced.Run(ctx, s.client, []string{s.keys.Position()}, fields...).StringSlice()
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read from Redis at which shapes views were fenced: %w", err)
+		return fencings{}, fmt.Errorf("read from Redis at which shapes views were fenced: %w", err)
 	}
-	shapes := make([]string, len(views))
-	for i := range found {
-		shapes[i], _ = found[i].(string)
+	if len(found) != 1+len(views) {
+		return fencings{}, fmt.Errorf("read from Redis at which shapes views were fenced: a reply of %d strings for %d views", len(found), len(views))
 	}
-	return shapes, nil
+	f := fencings{run: found[0], shapes: map[string]string{}}
+	for i, name := range views {
+		f.shapes[name] = found[1+i]
+	}
+	return f, nil
 }
 
-// NoteFenced notes shapes that views were fenced at.
-func (s *streams) NoteFenced(ctx context.Context, at position, shapes map[string]shape) error {
-	args := []any{at.String()}
+// NoteFenced notes shapes that views were fenced at since a run of Redis was looked
+// at. The error wraps errMoved, or errRestarted where it is another run by now.
+func (s *streams) NoteFenced(ctx context.Context, at position, run string, shapes map[string]shape) error {
+	args := []any{at.String(), run}
 	for name, shape := range shapes {
 		args = append(args, shapeField(name), shape.String())
 	}
-	return s.run(ctx, redis.NewScript(fencedLua), args...)
+	return s.run(ctx, s.fencedNote, args...)
 }

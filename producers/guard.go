@@ -18,14 +18,21 @@ import (
 //
 // So nothing is served as fresh that is older than a heartbeat. A relay that dies
 // before it has noted the shape leaves it to the next.
-func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Version) error {
+//
+// It returns what Redis has noted of fences, and the run_id of before it fenced, which
+// is the only run that may be confirmed:
+//
+//  1. the shapes are read from Redis, and nothing is due;
+//  2. Redis is restarted and loses its last fence and the note of it, not the position;
+//  3. whoever finds the position would confirm the new run, which lacks the fence.
+func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Version) (fencings, error) {
 	if len(shapes) == 0 {
-		return nil
+		return l.streams.Fenced(ctx, nil)
 	}
 	unseen := l.relay.watch.Drift().Unseen().Views() // of these, until this moment, or still
 	examined, err := l.relay.watch.consider(ctx, l.conn, shapes)
 	if err != nil {
-		return err
+		return fencings{}, err
 	}
 	if examined {
 		l.relay.report(l.relay.watch.Drift())
@@ -33,13 +40,13 @@ func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Ve
 	views := slices.Sorted(maps.Keys(shapes))
 	last, err := l.streams.Fenced(ctx, views)
 	if err != nil {
-		return err
+		return fencings{}, err
 	}
 	unseen = append(unseen, l.relay.watch.Drift().Unseen().Views()...)
 	anew := map[string]shape{}
 	var due []string
-	for i, name := range views {
-		if s, ok := l.relay.watch.examined[name]; ok && last[i] != s.String() {
+	for _, name := range views {
+		if s, ok := l.relay.watch.examined[name]; ok && last.shapes[name] != s.String() {
 			anew[name] = s
 			due = append(due, name)
 		} else if slices.Contains(unseen, name) {
@@ -47,28 +54,31 @@ func (l *lead) guard(ctx context.Context, shapes map[string]shape, at version.Ve
 		}
 	}
 	if due == nil {
-		return nil
+		return last, nil
 	}
 	if examined { // since then more may have been changed
 		now, err := readPresent(ctx, l.conn)
 		if err != nil {
-			return err
+			return fencings{}, err
 		}
 		if now.epoch != l.placed.epoch {
-			return fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
+			return fencings{}, fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
 		}
 		at = now.snapshot.Version()
 	}
 	if err := l.relay.o.Fences.FenceViews(ctx, due, at); err != nil {
-		return fmt.Errorf("fence views: %w", err)
+		return fencings{}, fmt.Errorf("fence views: %w", err)
 	}
 	for _, name := range due {
 		l.relay.metrics.viewFences.WithLabelValues(name).Inc()
 	}
 	if len(anew) == 0 {
-		return nil
+		return last, nil
 	}
-	return l.streams.NoteFenced(ctx, l.placed, anew)
+	for name, s := range anew {
+		last.shapes[name] = s.String()
+	}
+	return last, l.streams.NoteFenced(ctx, l.placed, last.run, anew)
 }
 
 // report tells what has changed since the last examination, and measures what is.

@@ -29,10 +29,14 @@ func (l *lead) heartbeat(ctx context.Context, behind bool) error {
 		return fmt.Errorf("%w from %d to %d", errEpoch, l.placed.epoch, now.epoch)
 	}
 	// Before the run of Redis is confirmed: it may have lost fences too.
-	if err := l.guard(ctx, shapes, now.snapshot.Version()); err != nil {
+	seen, err := l.guard(ctx, shapes, now.snapshot.Version())
+	if err != nil {
 		return err
 	}
-	text, lost, err := l.streams.Look(ctx, l.placed.String(), !behind)
+	if behind {
+		seen = fencings{}
+	}
+	text, lost, err := l.streams.Look(ctx, l.placed.String(), seen)
 	switch {
 	case err != nil:
 		return err

@@ -71,13 +71,9 @@ func (l *lead) run(ctx context.Context) (err error) {
 		}
 		switch {
 		case err == nil:
-			l.retry = 0
-			if settled && l.relay.mend() {
-				l.relay.o.Log.Info().Msg("relay sends")
-			}
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, errMoved), errors.Is(err, errLost), errors.Is(err, errEpoch):
+		case errors.Is(err, errMoved), errors.Is(err, errLost), errors.Is(err, errRestarted), errors.Is(err, errEpoch):
 			l.relay.o.Log.Info().Err(err).Msg("relay looks at its position afresh")
 			settled = false
 		case isPostgres(err) || l.conn.IsClosed():
@@ -122,7 +118,7 @@ func (l *lead) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text, lost, err := l.streams.Look(ctx, "", false)
+	text, lost, err := l.streams.Look(ctx, "", fencings{})
 	if err != nil {
 		return err
 	}
@@ -193,6 +189,7 @@ func (l *lead) round(ctx context.Context) error {
 		if err := l.heartbeat(ctx, more); err != nil {
 			return err
 		}
+		l.goesWell()
 	}
 	if more {
 		return nil
@@ -214,6 +211,15 @@ func (l *lead) round(ctx context.Context) error {
 		if time.Since(l.drained) >= fallbackPoll {
 			return nil
 		}
+	}
+}
+
+// goesWell notes that neither server keeps rows from being sent. To have settled does
+// not show that: what a heartbeat does besides may be refused each time.
+func (l *lead) goesWell() {
+	l.retry = 0
+	if l.relay.mend() {
+		l.relay.o.Log.Info().Msg("relay sends")
 	}
 }
 

@@ -28,8 +28,8 @@ var lookLua string
 
 // PositionRunID is the field of the position, a hash, that holds the run_id of
 // the Redis in which the leading relay last found its position and had, since
-// then, sent everything that waited: what a Redis lost that was restarted or
-// failed over is in the streams again once its run_id stands there.
+// then, sent everything that waited and fenced every view that is due: what a Redis
+// lost that was restarted or failed over is there again once its run_id stands there.
 const PositionRunID = "run_id"
 
 // What a script may find instead of what it needs. After each the relay looks
@@ -37,6 +37,8 @@ const PositionRunID = "run_id"
 var (
 	errMoved = errors.New("another position is in Redis than the relay left there")
 	errLost  = errors.New("a stream was deleted or lost entries")
+
+	errRestarted = errors.New("Redis was restarted or replaced while views were fenced")
 )
 
 // errFull is backpressure: what Redis still has room for is left to the others.
@@ -110,6 +112,7 @@ type streams struct {
 	client              redis.UniversalClient
 	keys                stream.Keys
 	append, place, look *redis.Script
+	fenced, fencedNote  *redis.Script
 	patience            *patience // nil: none
 }
 
@@ -119,6 +122,7 @@ func newStreams(client redis.UniversalClient, keys stream.Keys) *streams {
 		append: redis.NewScript(lostLua + appendLua),
 		place:  redis.NewScript(placeLua),
 		look:   redis.NewScript(lostLua + lookLua),
+		fenced: redis.NewScript(fencedLua), fencedNote: redis.NewScript(fencedNoteLua),
 	}
 }
 
@@ -200,15 +204,16 @@ func (s *streams) run(ctx context.Context, script *redis.Script, args ...any) er
 }
 
 // Look returns the position's text, ” where there is none, and the key of a
-// stream that was lost, or ”.
-func (s *streams) Look(ctx context.Context, expected string, caughtUp bool) (text, lost string, err error) {
-	flag := "0"
-	if caughtUp {
-		flag = "1"
+// stream that was lost, or ”. Where the position is the one expected, and what was
+// seen of fences still is so, it notes that run of Redis; none where that is empty.
+func (s *streams) Look(ctx context.Context, expected string, seen fencings) (text, lost string, err error) {
+	args := []any{expected, seen.run}
+	for name, shape := range seen.shapes {
+		args = append(args, shapeField(name), shape)
 	}
 	var reply []string
 	err = s.patience.call(ctx, func(ctx context.Context) (err error) {
-		reply, err = s.look.Run(ctx, s.client, []string{s.keys.Position()}, expected, flag).StringSlice()
+		reply, err = s.look.Run(ctx, s.client, []string{s.keys.Position()}, args...).StringSlice()
 		return err
 	})
 	if err != nil {
@@ -233,6 +238,8 @@ func (s *streams) outcome(reply []string, err error) error {
 		return nil
 	case "moved":
 		return fmt.Errorf("%w: %q", errMoved, reply[1])
+	case "restarted":
+		return fmt.Errorf("%w: its run_id is %s", errRestarted, reply[1])
 	case "lost":
 		return fmt.Errorf("%w: %s", errLost, reply[1])
 	case "type":

@@ -284,7 +284,7 @@ func TestTrimmingIsNoLoss(t *testing.T) {
 	b.client.XAdd(t.Context(), &redis.XAddArgs{Stream: b.keys.Topic("run"), Values: []string{"type", "run.started", "subject", "by hand"}})
 	b.client.XTrimMaxLen(t.Context(), b.keys.Topic("run"), 1)
 	s := newStreams(b.client, b.keys)
-	if _, lost, err := s.Look(t.Context(), "", false); err != nil || lost != "" {
+	if _, lost, err := s.Look(t.Context(), "", fencings{}); err != nil || lost != "" {
 		t.Errorf("lost %q, %v", lost, err)
 	}
 	b.exec(`SELECT mythic_cache.publish('run.started', 'r2')`)

@@ -89,7 +89,7 @@ func TestAppendWritesAllOrNothing(t *testing.T) {
 	if _, err := s.Append(ctx, at(5), []step{{events: events, to: at(6)}}); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("out of memory: %v", err)
 	}
-	if _, _, err := s.Look(ctx, "", false); !errors.Is(err, errFull) {
+	if _, _, err := s.Look(ctx, "", fencings{}); !errors.Is(err, errFull) {
 		t.Errorf("out of memory, Look: %v", err)
 	}
 	client.ConfigSet(ctx, "maxmemory", "0")
@@ -104,24 +104,58 @@ func TestAppendWritesAllOrNothing(t *testing.T) {
 	unchanged("a deleted stream", 1)
 }
 
-func TestLookNotesTheRunOnlyWhenCaughtUp(t *testing.T) {
+func TestLookNotesTheRunOnlyWhereNothingIsLeftToDo(t *testing.T) {
+	t.Parallel()
+	s, client := newLog(t)
+	ctx := t.Context()
+	run := runID(t, client)
+	if err := s.Place(ctx, "", at(5), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.NoteFenced(ctx, at(5), run, map[string]shape{"a": {"t", "1 2"}}); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := s.Fenced(ctx, []string{"a", "b"})
+	if err != nil || seen.run != run || seen.shapes["a"] != "t 1 2" || seen.shapes["b"] != "" {
+		t.Fatalf("Redis has noted %+v, %v", seen, err)
+	}
+	for _, c := range []struct {
+		what     string
+		expected position
+		seen     fencings
+		noted    bool
+	}{
+		{"rows wait", at(5), fencings{}, false},
+		{"another position", at(4), seen, false},
+		{"another run", at(5), fencings{strings.Repeat("0", len(run)), seen.shapes}, false},
+		{"another shape", at(5), fencings{run, map[string]string{"a": "t 1 3"}}, false},
+		{"a shape too many", at(5), fencings{run, map[string]string{"a": ""}}, false},
+		{"a shape too few", at(5), fencings{run, map[string]string{"a": "t 1 2", "b": "t "}}, false},
+		{"as it was", at(5), seen, true},
+	} {
+		if _, _, err := s.Look(ctx, c.expected.String(), c.seen); err != nil {
+			t.Fatal(err)
+		}
+		if noted := client.HGet(ctx, s.keys.Position(), PositionRunID).Val() == run; noted != c.noted {
+			t.Errorf("%s: noted %v", c.what, noted)
+		}
+	}
+}
+
+// The fences were in the Redis of before, which may have lost them since.
+func TestAShapeIsNotedInTheRunOfItsFenceAlone(t *testing.T) {
 	t.Parallel()
 	s, client := newLog(t)
 	ctx := t.Context()
 	if err := s.Place(ctx, "", at(5), true); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		expected string
-		caughtUp bool
-		noted    bool
-	}{{at(5).String(), false, false}, {at(4).String(), true, false}, {at(5).String(), true, true}} {
-		if _, _, err := s.Look(ctx, c.expected, c.caughtUp); err != nil {
-			t.Fatal(err)
-		}
-		if noted := client.HGet(ctx, s.keys.Position(), PositionRunID).Val() == runID(t, client); noted != c.noted {
-			t.Errorf("%+v: noted %v", c, noted)
-		}
+	another := strings.Repeat("0", len(runID(t, client)))
+	if err := s.NoteFenced(ctx, at(5), another, map[string]shape{"a": {"t", ""}}); !errors.Is(err, errRestarted) {
+		t.Errorf("got %v", err)
+	}
+	if found, err := s.Fenced(ctx, []string{"a"}); err != nil || found.shapes["a"] != "" {
+		t.Errorf("found %q, %v", found.shapes, err)
 	}
 }
 
