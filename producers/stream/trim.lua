@@ -1,7 +1,9 @@
--- Removes entries that every group has acknowledged.
+-- Removes entries that every group has acknowledged, or, where there is no group,
+-- those that have waited for one long enough.
 --
 -- KEYS: 1 stream
--- ARGV: 1 ms that an entry stays at least, then the groups that must be there
+-- ARGV: 1 ms that an entry stays at least, 2 ms that it stays where there is no
+--       group, then the groups that must be there
 -- Returns how many it removed, or -1 where a group is missing: when it comes it
 -- reads from the start, so nothing is known to be acknowledged.
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -20,13 +22,15 @@ local function less(a, b)
   return a2 < b2
 end
 
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
 local t = redis.call('TIME')
-local floor = string.format('%.0f-0', t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[1])
+local keep = #groups > 0 and ARGV[1] or ARGV[2]
+local floor = string.format('%.0f-0', t[1] * 1000 + math.floor(t[2] / 1000) - keep)
 local missing = {}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   missing[ARGV[i]] = true
 end
-for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+for _, info in ipairs(groups) do
   local group = {}
   for i = 1, #info, 2 do
     group[info[i]] = info[i + 1]

@@ -15,11 +15,13 @@ import (
 
 // TrimmerOptions are the choices of a Trimmer. Groups is required.
 type TrimmerOptions struct {
-	Groups   map[string][]string // group → its topics; a topic is not trimmed while one of its groups is missing
-	Keep     time.Duration       // entries younger than this stay whatever happens; 2 min, which is the least
-	Interval time.Duration       // between two rounds; 10 s
-	Log      zerolog.Logger
-	Metrics  prometheus.Registerer // nil: none
+	Groups     map[string][]string // group → its topics; a topic is not trimmed while one of its groups is missing
+	Keep       time.Duration       // entries younger than this stay whatever happens; 2 min, which is the least
+	KeepUnread time.Duration       // of other topics that no group reads, entries younger than this; 24 h
+	Interval   time.Duration       // between two rounds; 10 s
+	Look       time.Duration       // between two searches for other topics; 1 min
+	Log        zerolog.Logger
+	Metrics    prometheus.Registerer // nil: none
 }
 
 // keepLeast is the least age of what is trimmed: after Redis was replaced by a
@@ -32,11 +34,17 @@ const trimStep = 10_000
 
 // Trimmer removes entries that every group of a stream has acknowledged, by whole
 // nodes of the stream: up to a hundred or so stay. Several may run at a time.
+//
+// It looks after every stream beside those of its groups, too: anybody may publish
+// to a topic that nobody here reads. Where other groups read it, what all of them
+// have acknowledged goes, so a group that is no longer used must be destroyed; where
+// none does, what is older than KeepUnread. Dead letters are not trimmed.
 type Trimmer struct {
 	client  redis.UniversalClient
 	keys    Keys
 	o       TrimmerOptions
 	topics  map[string][]string // topic → its groups
+	search  search
 	script  *redis.Script
 	trimmed *prometheus.CounterVec // nil: none
 }
@@ -44,12 +52,17 @@ type Trimmer struct {
 // NewTrimmer checks the options and makes a client of its own.
 func NewTrimmer(dial Dial, keys Keys, o TrimmerOptions) (*Trimmer, error) {
 	orElse(&o.Keep, keepLeast)
+	orElse(&o.KeepUnread, 24*time.Hour)
 	orElse(&o.Interval, 10*time.Second)
+	orElse(&o.Look, time.Minute)
 	if o.Keep < keepLeast {
 		return nil, fmt.Errorf("trimmer: Keep is %s, less than %s", o.Keep, keepLeast)
 	}
-	if o.Interval < 0 {
-		return nil, errors.New("trimmer: Interval is negative")
+	if o.KeepUnread < o.Keep {
+		return nil, fmt.Errorf("trimmer: KeepUnread is %s, less than Keep", o.KeepUnread)
+	}
+	if o.Interval < 0 || o.Look < 0 {
+		return nil, errors.New("trimmer: Interval or Look is negative")
 	}
 	t := &Trimmer{keys: keys, o: o, topics: map[string][]string{}, script: newScript(trimSource)}
 	for group, topics := range o.Groups {
@@ -63,7 +76,7 @@ func NewTrimmer(dial Dial, keys Keys, o TrimmerOptions) (*Trimmer, error) {
 	if o.Metrics != nil {
 		t.trimmed = prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_stream_trimmed_total",
-			Help: "Entries removed from the streams, all of them acknowledged.",
+			Help: "Entries removed from the streams: acknowledged by every group, or, of topics that none reads, a day old. Topics that are not ours count as \"other\".",
 		}, []string{"topic"})
 		if err := register(o.Metrics, &t.trimmed); err != nil {
 			return nil, fmt.Errorf("trimmer: register metrics: %w", err)
@@ -97,7 +110,9 @@ func (t *Trimmer) Run(ctx context.Context) error {
 // Trim does one round and returns how many entries it removed.
 func (t *Trimmer) Trim(ctx context.Context) (removed int64, err error) {
 	var errs []error
-	for _, topic := range slices.Sorted(maps.Keys(t.topics)) {
+	others, err := t.otherTopics(ctx)
+	errs = append(errs, err)
+	for _, topic := range slices.Concat(slices.Sorted(maps.Keys(t.topics)), others) {
 		n, err := t.trimTopic(ctx, topic)
 		removed += n
 		if err != nil {
@@ -108,9 +123,14 @@ func (t *Trimmer) Trim(ctx context.Context) (removed int64, err error) {
 }
 
 func (t *Trimmer) trimTopic(ctx context.Context, topic string) (removed int64, err error) {
-	args := []any{t.o.Keep.Milliseconds()}
-	for _, group := range t.topics[topic] {
+	args := []any{t.o.Keep.Milliseconds(), t.o.KeepUnread.Milliseconds()}
+	groups, ours := t.topics[topic]
+	for _, group := range groups {
 		args = append(args, group)
+	}
+	label := topic
+	if !ours {
+		label = "other" // anybody names such topics, and each label would stay
 	}
 	for {
 		n, err := t.script.Run(ctx, t.client, []string{t.keys.Topic(topic)}, args...).Int64()
@@ -123,7 +143,7 @@ func (t *Trimmer) trimTopic(ctx context.Context, topic string) (removed int64, e
 		}
 		removed += n
 		if t.trimmed != nil {
-			t.trimmed.WithLabelValues(topic).Add(float64(n))
+			t.trimmed.WithLabelValues(label).Add(float64(n))
 		}
 		if n < trimStep-100 {
 			if removed > 0 {

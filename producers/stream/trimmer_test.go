@@ -7,22 +7,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/stream"
 )
 
-// old writes n entries that are ten minutes old, and new ones that are not.
+// fill writes entries to topic books that are ten minutes old, and some that are not.
 func (w *world) fill(old, young int) {
 	w.Helper()
+	w.write("books", old, 10*time.Minute)
+	w.write("books", young, 0)
+}
+
+// write writes n entries of that age.
+func (w *world) write(topic string, n int, age time.Duration) {
+	w.Helper()
 	pipe := w.client.Pipeline()
-	at := time.Now().Add(-10 * time.Minute).UnixMilli()
-	for i := range old {
-		pipe.XAdd(w.Context(), &redis.XAddArgs{Stream: w.keys.Topic("books"), ID: fmt.Sprintf("%d-%d", at, i+1), Values: []any{"n", i}})
-	}
-	for i := range young {
-		pipe.XAdd(w.Context(), &redis.XAddArgs{Stream: w.keys.Topic("books"), Values: []any{"n", old + i}})
+	at := time.Now().Add(-age).UnixMilli()
+	for i := range n {
+		id := "*"
+		if age > 0 {
+			id = fmt.Sprintf("%d-%d", at, i+1)
+		}
+		pipe.XAdd(w.Context(), &redis.XAddArgs{Stream: w.keys.Topic(topic), ID: id, Values: []any{"n", i}})
 	}
 	if _, err := pipe.Exec(w.Context()); err != nil {
 		w.Fatal(err)
@@ -107,6 +116,67 @@ func TestTrimmingNeverRemovesWhatIsUnacknowledged(t *testing.T) {
 	trim("b is destroyed", 0, 0)
 }
 
+// Streams that no group of the trimmer's reads are found among many keys. Those that
+// nobody reads keep a day; those that somebody reads keep what is unacknowledged.
+func TestTopicsOfOthersAreTrimmed(t *testing.T) {
+	w := newWorld(t)
+	w.keys = stream.NewKeys("te[s]*t:") // which a pattern must take by the letter
+	const day = 24 * time.Hour
+	for topic, age := range map[string]time.Duration{"unread": day + time.Minute, "younger": day - time.Minute, "read": time.Hour, "half": time.Hour, "dead": 2 * day} {
+		w.write(topic, 1000, age)
+		w.write(topic, 50, 0)
+	}
+	elsewhere := stream.NewKeys("tes*t:").Topic("unread")
+	w.client.XAdd(t.Context(), &redis.XAddArgs{Stream: elsewhere, ID: "1-1", Values: []any{"n", 1}})
+	for topic, acknowledged := range map[string]int64{"read": 1050, "half": 500} {
+		key := w.keys.Topic(topic)
+		w.client.XGroupCreate(t.Context(), key, "theirs", "0")
+		found, err := w.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "theirs", Consumer: "c", Streams: []string{key, ">"}, Count: acknowledged}).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range found[0].Messages {
+			w.client.XAck(t.Context(), key, "theirs", m.ID)
+		}
+	}
+	w.client.Set(t.Context(), w.keys.Topic("no stream"), "at all", 0)
+	pipe := w.client.Pipeline()
+	for i := range 60_000 {
+		pipe.Set(t.Context(), fmt.Sprintf("te[s]*t:entry:%d", i), "", 0)
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	trimmer := w.trimmer(stream.TrimmerOptions{Groups: map[string][]string{"a": {"books"}}, Metrics: registry})
+	total := int64(0)
+	for round := range 5 { // a search takes as many rounds as it must; the next is a minute off
+		n, err := trimmer.Trim(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += n
+		if calls := w.client.InfoMap(t.Context(), "commandstats").Val()["Commandstats"]["cmdstat_scan"]; round == 0 && !strings.HasPrefix(calls, "calls=20,") {
+			t.Errorf("the first round scanned %s; want 20 calls", calls)
+		}
+	}
+	for topic, want := range map[string][2]int64{"unread": {50, 150}, "younger": {1050, 1050}, "read": {50, 150}, "half": {550, 650}, "dead": {1050, 1050}} {
+		if n := w.client.XLen(t.Context(), w.keys.Topic(topic)).Val(); n < want[0] || n > want[1] {
+			t.Errorf("%s: %d entries are left; want %v", topic, n, want)
+		}
+	}
+	if n := w.client.XLen(t.Context(), elsewhere).Val(); n != 1 {
+		t.Error("a stream under another prefix was trimmed")
+	}
+	if counts := w.counts(registry, "mythic_cache_stream_trimmed_total"); counts["other"] != float64(total) {
+		t.Errorf("metrics say %v; want %d of others", counts, total)
+	}
+	w.write("late", 1000, 2*day)
+	if n, err := trimmer.Trim(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d, %v: streams are searched for all the time", n, err)
+	}
+}
+
 func TestTrimmerRuns(t *testing.T) {
 	w, l := newWorld(t), newLedger()
 	w.fill(1000, 0)
@@ -138,9 +208,11 @@ func TestTrimmerOptionsAreChecked(t *testing.T) {
 	w := newWorld(t)
 	groups := map[string][]string{"g": {"books"}}
 	for says, o := range map[string]stream.TrimmerOptions{
-		"no groups":            {},
-		"less than 2m":         {Groups: groups, Keep: time.Minute},
-		"Interval is negative": {Groups: groups, Interval: -1},
+		"no groups":          {},
+		"less than 2m":       {Groups: groups, Keep: time.Minute},
+		"Interval or Look":   {Groups: groups, Interval: -1},
+		"Look is negative":   {Groups: groups, Look: -1},
+		"KeepUnread is 3m0s": {Groups: groups, Keep: time.Hour, KeepUnread: 3 * time.Minute},
 	} {
 		if _, err := stream.NewTrimmer(w.dial, w.keys, o); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %v; want %q", o, err, says)
