@@ -12,6 +12,13 @@ import (
 // GroupTopic names one group in one topic.
 type GroupTopic struct{ Group, Topic string }
 
+// More dead letters than this are a matter for a person: nothing removes them by
+// itself, and Redis has to hold them.
+const (
+	DeadMost      = 10_000
+	DeadMostBytes = 256 << 20
+)
+
 // counted is what Count has found so far, and how far it came.
 type counted struct {
 	letters map[GroupTopic]int64

@@ -37,6 +37,10 @@ func TestGroupsSayHowFarTheyAre(t *testing.T) {
 	}
 	got := states()
 	age := got["g"].OldestPending
+	first := w.client.XRangeN(t.Context(), key, "-", "+", 1).Val()[0].ID
+	if g := got["g"]; g.Oldest != first || g.Acknowledged != 0 {
+		t.Errorf("g = %+v; want %s as the oldest", g, first)
+	}
 	if g := got["g"]; g.Topic != "books" || g.Length != 15 || g.Lag != 11 || g.Pending != 4 || g.Consumers != 1 || age < 10*time.Minute || age > 11*time.Minute {
 		t.Errorf("g = %+v", g)
 	}
@@ -47,8 +51,29 @@ func TestGroupsSayHowFarTheyAre(t *testing.T) {
 	found := w.client.XRange(t.Context(), key, "-", "+").Val()
 	w.client.XAck(t.Context(), key, "g", found[0].ID, found[1].ID, found[2].ID, found[3].ID)
 	w.client.XDel(t.Context(), key, found[7].ID)
-	if g := states()["g"]; g.Lag != 10 || g.Pending != 0 || g.OldestPending < 10*time.Minute {
+	if g := states()["g"]; g.Lag != 10 || g.Pending != 0 || g.OldestPending < 10*time.Minute || g.Oldest != found[4].ID || g.Acknowledged != 4 {
 		t.Errorf("after a deletion g = %+v", g)
+	}
+	// What the deletion left unknown changes with each acknowledgement all the same.
+	before := states()["idle"].Acknowledged
+	w.client.XGroupSetID(t.Context(), key, "idle", found[6].ID)
+	read, err := w.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "idle", Consumer: "c", Streams: []string{key, ">"}, Count: 3}).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unanswered := states()["idle"].Acknowledged
+	w.client.XAck(t.Context(), key, "idle", read[0].Messages[0].ID)
+	if answered := states()["idle"].Acknowledged; answered == unanswered || unanswered == before {
+		t.Errorf("acknowledged %d, %d after a read, %d after an answer", before, unanswered, answered)
+	}
+	of := stream.GroupTopic{Group: "idle", Topic: "books"}
+	if who, idle, err := stream.Holder(t.Context(), w.client, w.keys, of, read[0].Messages[1].ID); who != "c" || idle > time.Minute || err != nil {
+		t.Errorf("Holder = %q, %s, %v", who, idle, err)
+	}
+	for _, of := range []stream.GroupTopic{of, {Group: "none", Topic: "books"}, {Group: "idle", Topic: "none"}} {
+		if who, _, err := stream.Holder(t.Context(), w.client, w.keys, of, read[0].Messages[0].ID); who != "" || err != nil {
+			t.Errorf("Holder of %+v = %q, %v", of, who, err)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ var (
 	headsSource string
 	//go:embed extent.lua
 	extentScript string
+	//go:embed unread.lua
+	unreadScript string
 )
 
 func newScript(source string) *redis.Script { return redis.NewScript(source) }
