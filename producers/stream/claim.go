@@ -168,7 +168,7 @@ func (f *feed) takeOver(ctx context.Context, topic string, idle time.Duration, i
 	}
 	ds := make([]*delivery, 0, len(claimed))
 	for _, m := range claimed {
-		ds = append(ds, &delivery{topic: topic, id: m.ID, values: m.Values, deliveries: deliveries[m.ID], over: make(chan struct{})})
+		ds = append(ds, &delivery{topic: topic, id: m.ID, fields: fieldsOf(m.Values), deliveries: deliveries[m.ID], over: make(chan struct{})})
 	}
 	if len(ds) > 0 {
 		f.o.metrics.claimed(f.o.group, topic, len(ds))

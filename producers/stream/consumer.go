@@ -28,6 +28,7 @@ type ConsumerOptions struct {
 	Topics        []string      // two consumers of a group may have different ones
 	BatchSize     int           // messages in one call of the handler; 500
 	Concurrency   int           // calls of the handler at a time; 4
+	Timeout       time.Duration // of one call of the handler: then its context ends, and soon after it is given up; 1 min
 	MaxDeliveries int           // then an event that fails is a dead letter; 8
 	Backoff       time.Duration // before the second delivery, doubled for each that follows; 1 s
 	ClaimAfter    time.Duration // without a sign of life, others take over a consumer's entries; 5 s
@@ -58,7 +59,7 @@ func NewConsumer(dial Dial, keys Keys, h BatchHandler, o ConsumerOptions) (*Cons
 	}
 	fo := feedOptions{
 		group: o.Group, name: o.Name, topics: slices.Clone(o.Topics), events: true,
-		batchSize: o.BatchSize, maxDeliveries: o.MaxDeliveries, backoff: o.Backoff,
+		batchSize: o.BatchSize, timeout: o.Timeout, maxDeliveries: o.MaxDeliveries, backoff: o.Backoff,
 		claimAfter: o.ClaimAfter, grace: o.Grace, log: o.Log, metrics: measured,
 	}
 	if err := fo.check(); err != nil {
@@ -84,8 +85,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 				continue
 			}
 			handlers.Go(func() {
-				defer f.slots.give()
-				f.settle(settling, c.handle(handling, batch))
+				outcomes, lost := c.handle(handling, batch)
+				f.settle(settling, outcomes)
+				f.giveWhenOver(lost)
 			})
 		}
 	}
@@ -96,20 +98,17 @@ func (c *Consumer) Run(ctx context.Context) error {
 // Ready returns nil while the group is being read, or what is in the way.
 func (c *Consumer) Ready() error { return c.feed.ready() }
 
-// handle has the handler do one batch and returns how it went.
-func (c *Consumer) handle(ctx context.Context, batch []*delivery) []outcome {
+// handle has the handler do one batch and returns how it went, and the calls that
+// it gave up.
+func (c *Consumer) handle(ctx context.Context, batch []*delivery) ([]outcome, lostCalls) {
 	begun := time.Now()
-	messages := make([]*message.Message, len(batch))
-	for i, d := range batch {
-		d.attach(ctx)
-		messages[i] = d.message
-	}
-	errs := c.call(ctx, messages)
+	errs, lost := c.bounded(ctx, batch)
 	var p *panicked
 	if len(batch) > 1 && errors.As(errs[0], &p) {
 		// One of them made it panic. Alone, the others need not pay for it.
-		for i := range messages {
-			errs[i] = c.call(ctx, messages[i:i+1])[0]
+		for i := range batch {
+			alone, more := c.bounded(ctx, batch[i:i+1])
+			errs[i], lost = alone[0], append(lost, more...)
 		}
 	}
 	outcomes := make([]outcome, len(batch))
@@ -123,7 +122,37 @@ func (c *Consumer) handle(ctx context.Context, batch []*delivery) []outcome {
 	took := time.Since(begun)
 	c.feed.o.metrics.handled(c.feed.o.group, len(batch), took)
 	c.feed.o.log.Debug().Int("messages", len(batch)).Int("failed", failed).Dur("took", took).Msg("batch handled")
-	return outcomes
+	return outcomes, lost
+}
+
+// bounded calls the handler for as long as it may take. A call that goes on for a
+// while after its context has ended is given up: its messages have failed, whatever
+// it does with them, and it keeps its place among the Concurrency ones.
+func (c *Consumer) bounded(ctx context.Context, batch []*delivery) ([]error, lostCalls) {
+	inTime, cancel := context.WithTimeout(ctx, c.feed.o.timeout)
+	messages := make([]*message.Message, len(batch))
+	for i, d := range batch {
+		d.attach(inTime)
+		messages[i] = d.message
+	}
+	called := make(chan []error, 1)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		defer cancel()
+		called <- c.call(inTime, messages)
+	}()
+	select {
+	case errs := <-called:
+		return errs, nil
+	case <-inTime.Done():
+	}
+	select {
+	case errs := <-called:
+		return errs, nil
+	case <-time.After(lingerFor):
+		return slices.Repeat([]error{c.feed.gaveUp(ctx)}, len(batch)), lostCalls{over}
+	}
 }
 
 // call calls the handler and returns one error per message, whatever it does.

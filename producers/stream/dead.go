@@ -136,9 +136,9 @@ func (d *DeadLetters) replay(ctx context.Context, letters []DeadLetter) (int, er
 			errs = append(errs, fmt.Errorf("dead letter %s says of no group that it comes from", l.ID))
 			continue
 		}
-		again := delivery{topic: l.Topic, id: l.Entry, values: make(map[string]any, len(l.Fields))}
+		again := delivery{topic: l.Topic, id: l.Entry}
 		for name, value := range l.Fields {
-			again.values[name] = value
+			again.fields = append(again.fields, name, value)
 		}
 		cmds = append(cmds, pipe.Eval(ctx, replayScript,
 			[]string{d.keys.Dead(), d.keys.Parked(l.Group, l.Topic), d.keys.ParkedEntries(l.Group, l.Topic)},

@@ -35,12 +35,13 @@ func EntryOf(m *message.Message) (Entry, bool) {
 // delivery is one stream entry on its way through a handler.
 type delivery struct {
 	topic, id  string
-	values     map[string]any
+	fields     fields
 	deliveries int       // this one included
 	parked     bool      // it comes from the parked set; its stream entry is acknowledged
 	first      time.Time // when it first failed
 
 	message   *message.Message
+	context   deliveryContext // of the message
 	event     event.Event
 	malformed error // why event or message could not be read
 	parsed    bool  // event and malformed are set
@@ -78,9 +79,25 @@ func deliveryOf(m *message.Message) *delivery {
 	return d
 }
 
+// deliveryContext is a context from which a delivery can be had. It is a part of
+// the delivery, and so costs nothing of its own.
+type deliveryContext struct {
+	context.Context //nolint:containedctx // it is one
+	of              *delivery
+}
+
+// Value implements context.Context.
+func (c *deliveryContext) Value(key any) any {
+	if key == (deliveryKey{}) {
+		return c.of
+	}
+	return c.Context.Value(key)
+}
+
 // attach gives the message a context from which its delivery can be had.
 func (d *delivery) attach(ctx context.Context) {
-	d.message.SetContext(context.WithValue(ctx, deliveryKey{}, d))
+	d.context = deliveryContext{ctx, d}
+	d.message.SetContext(&d.context) //nolint:contextcheck // it holds ctx
 }
 
 // parcel is what is kept of an event that waits to be tried again.
@@ -91,10 +108,9 @@ type parcel struct {
 }
 
 func (d *delivery) pack(first time.Time, reason string) []byte {
-	p := parcel{First: first, Reason: reason, Fields: make([][]byte, 0, 2*len(d.values))}
-	for name, value := range d.values {
-		text, _ := value.(string)
-		p.Fields = append(p.Fields, []byte(name), []byte(text))
+	p := parcel{First: first, Reason: reason, Fields: make([][]byte, len(d.fields))}
+	for i, text := range d.fields {
+		p.Fields[i] = []byte(text)
 	}
 	packed, err := json.Marshal(p)
 	if err != nil { // a time beyond the year 9999, which no clock here gives
@@ -108,25 +124,15 @@ func unpack(topic, id string, deliveries int, packed []byte) (*delivery, error) 
 	var p parcel
 	d := &delivery{topic: topic, id: id, deliveries: deliveries, parked: true}
 	if err := json.Unmarshal(packed, &p); err != nil {
-		d.values = map[string]any{"parcel": string(packed)}
+		d.fields = fields{"parcel", string(packed)}
 		return d, fmt.Errorf("read parked event: %w", err)
 	}
 	d.first = p.First
-	d.values = make(map[string]any, len(p.Fields)/2)
-	for i := 0; i+1 < len(p.Fields); i += 2 {
-		d.values[string(p.Fields[i])] = string(p.Fields[i+1])
+	d.fields = make(fields, len(p.Fields)&^1)
+	for i := range d.fields {
+		d.fields[i] = string(p.Fields[i])
 	}
 	return d, nil
-}
-
-// size is about how many bytes the entry holds.
-func (d *delivery) size() int {
-	n := 0
-	for name, value := range d.values {
-		text, _ := value.(string)
-		n += len(name) + len(text)
-	}
-	return n
 }
 
 // reasonOf is an error's text, fit for a field that people read.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -31,6 +32,9 @@ type feed struct {
 	gate   gate
 	parked chan struct{} // holds a token when something was parked here
 	take   *redis.Script
+	answer answer // to reads that do not wait
+
+	lost atomic.Int64 // calls of the handler that were given up and still hold a slot
 
 	mu  sync.Mutex
 	err error // what is in the way of reading
@@ -41,6 +45,7 @@ type feedOptions struct {
 	topics        []string
 	events        bool // what is no event is malformed
 	batchSize     int
+	timeout       time.Duration
 	maxDeliveries int
 	backoff       time.Duration
 	claimAfter    time.Duration
@@ -53,10 +58,6 @@ type feedOptions struct {
 // new entries and shutdown end it at once.
 const readBlock = 2 * time.Second
 
-// readBytes is about how much one read brings of each stream, whatever the batch
-// size: entries may have a megabyte.
-const readBytes = 4 << 20
-
 func (o *feedOptions) check() error {
 	if o.group == "" {
 		return errors.New("a consumer needs a group")
@@ -65,7 +66,7 @@ func (o *feedOptions) check() error {
 		return fmt.Errorf("group %s has no topics", o.group)
 	}
 	for name, n := range map[string]int64{
-		"BatchSize": int64(o.batchSize), "MaxDeliveries": int64(o.maxDeliveries),
+		"BatchSize": int64(o.batchSize), "Timeout": int64(o.timeout), "MaxDeliveries": int64(o.maxDeliveries),
 		"Backoff": int64(o.backoff), "ClaimAfter": int64(o.claimAfter), "Grace": int64(o.grace),
 	} {
 		if n < 0 {
@@ -76,6 +77,7 @@ func (o *feedOptions) check() error {
 		o.name = watermill.NewShortUUID()
 	}
 	orElse(&o.batchSize, 500)
+	orElse(&o.timeout, time.Minute)
 	orElse(&o.maxDeliveries, 8)
 	orElse(&o.backoff, time.Second)
 	orElse(&o.claimAfter, 5*time.Second)
@@ -113,11 +115,15 @@ var errStopped = errors.New("stopped")
 // ready returns what is in the way of reading.
 func (f *feed) ready() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err == nil {
+	err := f.err
+	f.mu.Unlock()
+	if n := f.lost.Load(); err == nil && n > 0 && n == int64(cap(f.slots)) {
+		err = fmt.Errorf("%w: all %d of them", errHangs, n)
+	}
+	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("group %s of %s: %w", f.o.group, strings.Join(f.o.topics, ", "), f.err)
+	return fmt.Errorf("group %s of %s: %w", f.o.group, strings.Join(f.o.topics, ", "), err)
 }
 
 // report notes whether reading goes on, and logs when that changes.

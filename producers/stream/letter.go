@@ -70,12 +70,10 @@ func readDeadLetter(id string, fields []string) DeadLetter {
 			}
 		}
 	}
-	values := make(map[string]any, len(fields)/2)
 	for i := 0; i+1 < len(fields); i += 2 {
 		l.Fields[fields[i]] = fields[i+1]
-		values[fields[i]] = fields[i+1]
 	}
-	if message, err := decode(l.Entry, values); err == nil {
+	if message, err := decode(l.Entry, fields); err == nil {
 		l.Type = message.Metadata[event.FieldType]
 	}
 	return l

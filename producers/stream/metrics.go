@@ -14,6 +14,7 @@ type metrics struct {
 	claims   *prometheus.CounterVec
 	handling *prometheus.HistogramVec
 	batches  *prometheus.HistogramVec
+	hanging  *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -39,8 +40,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "Messages in one batch.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 6),
 		}, []string{"group"}),
+		hanging: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mythic_cache_stream_hanging_handlers",
+			Help: "Calls of a handler that were given up, since they do not return, and still hold their place.",
+		}, []string{"group"}),
 	}
-	err := errors.Join(register(r, &m.outcomes), register(r, &m.claims), register(r, &m.handling), register(r, &m.batches))
+	err := errors.Join(register(r, &m.outcomes), register(r, &m.claims), register(r, &m.handling), register(r, &m.batches), register(r, &m.hanging))
 	return m, err
 }
 
@@ -73,5 +78,11 @@ func (m *metrics) handled(group string, messages int, took time.Duration) {
 	if m != nil {
 		m.handling.WithLabelValues(group).Observe(took.Seconds())
 		m.batches.WithLabelValues(group).Observe(float64(messages))
+	}
+}
+
+func (m *metrics) hangs(group string, change float64) {
+	if m != nil {
+		m.hanging.WithLabelValues(group).Add(change)
 	}
 }

@@ -85,7 +85,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	}
 	additions := make([]addition, len(messages))
 	for i, m := range messages {
-		fields, err := encode(topic, m, p.o.Wire)
+		fields, err := encode(m, p.o.Wire)
 		if err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
 		}

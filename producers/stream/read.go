@@ -27,14 +27,15 @@ func (f *feed) read(ctx context.Context) {
 	defer close(done)
 
 	fresh, failures := true, 0
-	count := int64(f.o.batchSize)
+	size := newSizing(f.o.batchSize)
 	for f.slots.wait(ctx) && f.gate.wait(ctx) {
 		select {
 		case <-f.conns.changed:
 			fresh = true
 		default:
 		}
-		ds, err := f.readOnce(ctx, fresh, min(count, int64(f.room())))
+		count := min(size.count(), f.room())
+		ds, err := f.readOnce(ctx, fresh, count, size.more)
 		if err != nil {
 			fresh = true
 			f.report(err)
@@ -44,14 +45,14 @@ func (f *feed) read(ctx context.Context) {
 		}
 		fresh, failures = false, 0
 		f.report(nil)
-		count = f.nextCount(count, ds)
+		size.note(ds, count)
 		f.admit(ctx, ds)
 	}
 }
 
 // readOnce makes one read; a first one makes the groups and takes up what is
-// pending.
-func (f *feed) readOnce(ctx context.Context, first bool, count int64) ([]*delivery, error) {
+// pending. Where there is more, it does not wait.
+func (f *feed) readOnce(ctx context.Context, first bool, count int, more bool) ([]*delivery, error) {
 	if first {
 		if err := f.createGroups(ctx); err != nil {
 			return nil, err
@@ -63,13 +64,30 @@ func (f *feed) readOnce(ctx context.Context, first bool, count int64) ([]*delive
 		}
 		f.report(nil)
 	}
+	// Not ctx: what Redis has sent must be read, or it stays pending for nobody.
+	ctx = context.WithoutCancel(ctx)
+	if more {
+		ds, err := f.takeNew(ctx, count)
+		if len(ds) > 0 || err != nil {
+			return ds, err
+		}
+	}
+	return f.awaitNew(ctx, count)
+}
+
+// newOnes are the arguments of XREADGROUP that ask for new entries of every topic.
+func (f *feed) newOnes() []string {
 	streams := f.streams()
 	for range f.o.topics {
 		streams = append(streams, ">")
 	}
-	// Not ctx: what Redis has sent must be read, or it stays pending for nobody.
-	found, err := f.client.XReadGroup(context.WithoutCancel(ctx), &redis.XReadGroupArgs{
-		Group: f.o.group, Consumer: f.o.name, Streams: streams, Count: count, Block: readBlock,
+	return streams
+}
+
+// awaitNew waits for new entries for a while.
+func (f *feed) awaitNew(ctx context.Context, count int) ([]*delivery, error) {
+	found, err := f.client.XReadGroup(ctx, &redis.XReadGroupArgs{
+		Group: f.o.group, Consumer: f.o.name, Streams: f.newOnes(), Count: int64(count), Block: readBlock,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
@@ -81,23 +99,36 @@ func (f *feed) readOnce(ctx context.Context, first bool, count int64) ([]*delive
 	for _, s := range found {
 		topic := strings.TrimPrefix(s.Stream, f.keys.Topic(""))
 		for _, m := range s.Messages {
-			ds = append(ds, &delivery{topic: topic, id: m.ID, values: m.Values, deliveries: 1})
+			ds = append(ds, &delivery{topic: topic, id: m.ID, fields: fieldsOf(m.Values), deliveries: 1})
 		}
 	}
 	return ds, nil
 }
 
-// nextCount sizes the next read by the bytes of this one.
-func (f *feed) nextCount(count int64, ds []*delivery) int64 {
-	if len(ds) == 0 {
-		return count
+// takeNew takes the new entries that are there. It asks for the bytes of the answer,
+// which go-redis can be asked for only where nothing blocks: it gives a command of
+// which it knows nothing no more time than any other.
+func (f *feed) takeNew(ctx context.Context, count int) ([]*delivery, error) {
+	args := []any{"XREADGROUP", "GROUP", f.o.group, f.o.name, "COUNT", count, "STREAMS"}
+	for _, text := range f.newOnes() {
+		args = append(args, text)
 	}
-	bytes := 0
-	for _, d := range ds {
-		bytes += d.size()
+	f.answer.reset()
+	if err := f.client.Process(ctx, redis.NewRawWriteToCmd(ctx, &f.answer, args...)); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
 	}
-	average := max(bytes/len(ds), 1)
-	return min(max(int64(readBytes/average), 1), int64(f.o.batchSize))
+	ds := make([]*delivery, 0, count)
+	topic, of := "", ""
+	err := readReply(f.answer.bytes, func(stream, id string, values fields) {
+		if stream != of {
+			topic, of = strings.TrimPrefix(stream, f.keys.Topic("")), stream
+		}
+		ds = append(ds, &delivery{topic: topic, id: id, fields: values, deliveries: 1})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	return ds, nil
 }
 
 // admit takes up what is not in flight, settles at once what no handler should
@@ -129,7 +160,7 @@ func (f *feed) judge(d *delivery) error {
 		return fmt.Errorf("%w: %w", ErrReject, d.malformed)
 	}
 	var err error
-	if d.message, err = decode(d.id, d.values); err != nil {
+	if d.message, err = decode(d.id, d.fields); err != nil {
 		return fmt.Errorf("%w: %w", ErrReject, err)
 	}
 	if f.o.events {

@@ -203,9 +203,9 @@ func (f *feed) bury(d *delivery, first, last time.Time, reason error) op {
 		f.keys.Parked(f.o.group, d.topic), f.keys.ParkedEntries(f.o.group, d.topic),
 	}
 	args := []any{f.o.group, d.id}
-	if 2*len(d.values) <= scriptFields {
-		for name, value := range d.values {
-			args = append(args, name, value)
+	if len(d.fields) <= scriptFields {
+		for _, text := range d.fields {
+			args = append(args, text)
 		}
 	} else {
 		args = append(args, deadParcel, d.pack(first, reasonOf(reason)))

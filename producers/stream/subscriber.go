@@ -20,6 +20,7 @@ type SubscriberOptions struct {
 	Name          string        // of this consumer, unique in its group; random where empty
 	BatchSize     int           // entries in one read; 500
 	InFlight      int           // messages of one subscription that wait for their ack at a time; 1000
+	Timeout       time.Duration // for the answer to a message: then its context ends, and soon after it has failed; 1 min
 	MaxDeliveries int           // then an event that fails is a dead letter; 8
 	Backoff       time.Duration // before the second delivery, doubled for each that follows; 1 s
 	ClaimAfter    time.Duration // without a sign of life, others take over a consumer's entries; 5 s
@@ -68,7 +69,7 @@ func (s *Subscriber) feedOptions(topic string) feedOptions {
 	o := s.o
 	return feedOptions{
 		group: o.Group, name: o.Name, topics: []string{topic},
-		batchSize: o.BatchSize, maxDeliveries: o.MaxDeliveries, backoff: o.Backoff,
+		batchSize: o.BatchSize, timeout: o.Timeout, maxDeliveries: o.MaxDeliveries, backoff: o.Backoff,
 		claimAfter: o.ClaimAfter, grace: o.Grace, log: o.Log, metrics: s.measured,
 	}
 }
@@ -98,7 +99,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscription{feed: f, output: make(chan *message.Message), answers: make(chan outcome, f.o.batchSize)}
+	sub := newSubscription(f)
 	ctx, cancel := context.WithCancel(ctx)
 	s.feeds[f] = cancel
 	s.running.Go(func() {
@@ -146,88 +147,4 @@ func (s *Subscriber) Close() error {
 	s.mu.Unlock()
 	s.running.Wait()
 	return nil
-}
-
-// subscription is one call of Subscribe.
-type subscription struct {
-	feed    *feed
-	output  chan *message.Message
-	answers chan outcome
-}
-
-// run delivers until ctx ends, then waits for what is out.
-func (s *subscription) run(ctx context.Context) {
-	f := s.feed
-	handling, settling, stop := f.lives(ctx)
-	defer stop()
-	var out, settler sync.WaitGroup
-	settler.Go(func() { s.settle(settling) })
-	f.room = func() int { return min(f.slots.free(), f.o.batchSize) }
-	f.deliver = func(ctx context.Context, ds []*delivery) {
-		for i, d := range ds {
-			if !f.start(ctx) {
-				f.handBack(settling, ds[i:])
-				return
-			}
-			life, end := context.WithCancel(handling)
-			d.attach(life)
-			select {
-			case s.output <- d.message:
-				out.Go(func() {
-					err := s.await(handling, d)
-					end()
-					s.answers <- outcome{d, err}
-				})
-			case <-ctx.Done():
-				end()
-				f.slots.give()
-				f.handBack(settling, ds[i:])
-				return
-			}
-		}
-	}
-	f.run(ctx, func() {
-		close(s.output)
-		out.Wait()
-		close(s.answers)
-		settler.Wait()
-	})
-}
-
-// await waits for a message's answer.
-func (s *subscription) await(handling context.Context, d *delivery) error {
-	select {
-	case <-d.message.Acked():
-		return nil
-	case <-d.message.Nacked():
-	case <-handling.Done():
-		return errHandedBack
-	}
-	if failure := d.failure.Load(); failure != nil {
-		return stopped(handling, *failure)
-	}
-	return errNacked
-}
-
-// settle settles answers, as many together as there are.
-func (s *subscription) settle(ctx context.Context) {
-	for first := range s.answers {
-		outcomes := []outcome{first}
-	more:
-		for len(outcomes) < s.feed.o.batchSize {
-			select {
-			case o, open := <-s.answers:
-				if !open {
-					break more
-				}
-				outcomes = append(outcomes, o)
-			default:
-				break more
-			}
-		}
-		s.feed.settle(ctx, outcomes)
-		for range outcomes {
-			s.feed.slots.give()
-		}
-	}
 }

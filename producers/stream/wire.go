@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -72,27 +71,13 @@ func parse(m *message.Message, d *delivery) (event.Event, error) {
 }
 
 // decode makes a message of a stream entry in either format.
-func decode(id string, values map[string]any) (m *message.Message, err error) {
-	if _, ok := values[redisstream.UUIDHeaderKey]; ok {
-		// Its decoder of msgpack is old, and an entry is whatever anybody wrote.
-		defer func() {
-			if r := recover(); r != nil {
-				err = fmt.Errorf("metadata is not msgpack: %v", r)
-			}
-		}()
-		m, err = redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(values)
-		if err == nil && m.Metadata == nil {
-			m.Metadata = message.Metadata{}
-		}
-		return m, err
+func decode(id string, f fields) (*message.Message, error) {
+	if uuid, ok := f.get(redisstream.UUIDHeaderKey); ok {
+		return decodeWatermill(uuid, f)
 	}
-	m = message.NewMessage(id, nil)
-	for name, value := range values {
-		text, ok := value.(string)
-		if !ok {
-			return nil, errors.New("a field is not a string")
-		}
-		switch name {
+	m := message.NewMessage(id, nil)
+	for i := 0; i+1 < len(f); i += 2 {
+		switch name, text := f[i], f[i+1]; name {
 		case event.FieldID:
 			m.UUID = text
 		case event.FieldData:
@@ -104,10 +89,44 @@ func decode(id string, values map[string]any) (m *message.Message, err error) {
 	return m, nil
 }
 
+// The fields beside the UUID in watermill-redisstream's format, which does not
+// export their names.
+const (
+	watermillPayload  = "payload"
+	watermillMetadata = "metadata"
+)
+
+func decodeWatermill(uuid string, f fields) (m *message.Message, err error) {
+	packed, _ := f.get(watermillMetadata)
+	if metadata, ok := readMetadata(packed); ok || packed == "" {
+		payload, _ := f.get(watermillPayload)
+		m = message.NewMessage(uuid, message.Payload(payload))
+		if ok {
+			m.Metadata = metadata
+		}
+		return m, nil
+	}
+	// Its decoder of msgpack is old, and an entry is whatever anybody wrote.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("metadata is not msgpack: %v", r)
+		}
+	}()
+	values := make(map[string]any, len(f)/2)
+	for i := 0; i+1 < len(f); i += 2 {
+		values[f[i]] = f[i+1]
+	}
+	m, err = redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(values)
+	if err == nil && m.Metadata == nil {
+		m.Metadata = message.Metadata{}
+	}
+	return m, err
+}
+
 // encode makes the alternating names and values of a stream entry. A message
 // that has no plain form, since its metadata use a name that has a meaning of
 // its own, is written in watermill's.
-func encode(topic string, m *message.Message, wire Wire) ([]any, error) {
+func encode(m *message.Message, wire Wire) ([]any, error) {
 	if wire == WirePlain && plain(m) {
 		fields := make([]any, 0, 4+2*len(m.Metadata))
 		if m.UUID != "" {
@@ -121,15 +140,14 @@ func encode(topic string, m *message.Message, wire Wire) ([]any, error) {
 		}
 		return fields, nil
 	}
-	values, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(topic, m)
-	if err != nil {
-		return nil, fmt.Errorf("encode message %s: %w", m.UUID, err)
+	if m.Metadata[redisstream.UUIDHeaderKey] != "" {
+		return nil, fmt.Errorf("encode message %s: its metadata name %s, which is reserved", m.UUID, redisstream.UUIDHeaderKey)
 	}
-	fields := make([]any, 0, 2*len(values))
-	for name, value := range values {
-		fields = append(fields, name, value)
+	var packed []byte
+	if len(m.Metadata) > 0 {
+		packed = packMetadata(m.Metadata)
 	}
-	return fields, nil
+	return []any{redisstream.UUIDHeaderKey, m.UUID, watermillMetadata, packed, watermillPayload, []byte(m.Payload)}, nil
 }
 
 func plain(m *message.Message) bool {

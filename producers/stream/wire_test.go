@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestMessagesSurviveBothWires(t *testing.T) {
 	binary.Metadata["\xfe"] = ""
 	for name, m := range map[string]*message.Message{"event": FromEvent(e), "bare": bare, "reserved": reserved, "binary": binary} {
 		for _, wire := range []Wire{WirePlain, WireWatermill} {
-			fields, err := encode("t", m, wire)
+			fields, err := encode(m, wire)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +56,7 @@ func TestMessagesSurviveBothWires(t *testing.T) {
 			if _, ok := values[redisstream.UUIDHeaderKey]; ok != (wire == WireWatermill || name == "reserved") {
 				t.Errorf("%s in wire %d is written as %v", name, wire, values)
 			}
-			got, err := decode("1-1", values)
+			got, err := decode("1-1", fieldsOf(values))
 			if err != nil || got.UUID != m.UUID || string(got.Payload) != string(m.Payload) || !maps.Equal(got.Metadata, m.Metadata) {
 				t.Errorf("%s in wire %d: %+v, %v", name, wire, got, err)
 			}
@@ -67,11 +68,11 @@ func TestMessagesSurviveBothWires(t *testing.T) {
 }
 
 func TestEmptyMessageIsAnEntry(t *testing.T) {
-	fields, err := encode("t", message.NewMessage("", nil), WirePlain)
+	fields, err := encode(message.NewMessage("", nil), WirePlain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := decode("1-1", stored(t, fields))
+	m, err := decode("1-1", fieldsOf(stored(t, fields)))
 	if err != nil || m.UUID != "1-1" || len(m.Payload) != 0 {
 		t.Errorf("%+v, %v; want the entry's id in place of a UUID", m, err)
 	}
@@ -102,7 +103,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(redisstream.UUIDHeaderKey, "u", "metadata", "\x81\xa1a\xa1b")
 	f.Add(redisstream.UUIDHeaderKey, "u", "metadata", "\xdf\xff\xff\xff\xff")
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
-		m, err := decode("1-1", map[string]any{name1: value1, name2: value2})
+		m, err := decode("1-1", fields{name1, value1, name2, value2})
 		if (m == nil) == (err == nil) {
 			t.Errorf("decode = %v, %v", m, err)
 		}
@@ -114,12 +115,12 @@ func FuzzDecode(f *testing.F) {
 
 func TestParcelKeepsBytes(t *testing.T) {
 	first := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	d := &delivery{topic: "t", id: "1-1", values: map[string]any{"a\xff": "\x00\xfe", "b": ""}}
+	d := &delivery{topic: "t", id: "1-1", fields: fields{"a\xff", "\x00\xfe", "b", ""}}
 	got, err := unpack("t", "1-1", 3, d.pack(first, "why"))
-	if err != nil || !reflect.DeepEqual(got.values, d.values) || got.deliveries != 3 || !got.first.Equal(first) || !got.parked {
+	if err != nil || !slices.Equal(got.fields, d.fields) || got.deliveries != 3 || !got.first.Equal(first) || !got.parked {
 		t.Errorf("unpack = %+v, %v", got, err)
 	}
-	if got, err := unpack("t", "1-1", 3, []byte("junk")); err == nil || got.values["parcel"] != "junk" {
+	if got, err := unpack("t", "1-1", 3, []byte("junk")); err == nil || !slices.Equal(got.fields, fields{"parcel", "junk"}) {
 		t.Errorf("unpack of junk = %+v, %v", got, err)
 	}
 }
@@ -170,20 +171,5 @@ func TestGate(t *testing.T) {
 	g.open()
 	if !g.wait(t.Context()) || g.close(now).Sub(now) != pauseLeast {
 		t.Error("an open gate remembers")
-	}
-}
-
-func TestSmallReadsOfLargeEntries(t *testing.T) {
-	f := &feed{o: feedOptions{batchSize: 500}}
-	large := []*delivery{{values: map[string]any{"data": strings.Repeat("x", 1<<20)}}}
-	small := []*delivery{{values: map[string]any{"data": "x"}}}
-	if n := f.nextCount(500, large); n != 3 {
-		t.Errorf("after a megabyte the next read is of %d", n)
-	}
-	if n := f.nextCount(3, small); n != 500 {
-		t.Errorf("after a byte the next read is of %d", n)
-	}
-	if n := f.nextCount(3, nil); n != 3 {
-		t.Errorf("after nothing the next read is of %d", n)
 	}
 }
