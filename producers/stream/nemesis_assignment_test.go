@@ -32,6 +32,7 @@ type assignment struct {
 	Postgres   string // URL, for a relay
 	Ledger     string // URL, for a worker
 	ClaimAfter time.Duration
+	Timeout    time.Duration
 	Forgetful  bool // it leaves out notes, to see that somebody notices
 }
 

@@ -3,7 +3,6 @@ package stream_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -19,8 +18,11 @@ import (
 	"mythiccache/producers/stream"
 )
 
-// nemesisClaimAfter is short, so that what a dead worker held comes back soon.
-const nemesisClaimAfter = time.Second
+// These are short, so that what a dead worker held, or one that hangs, comes back soon.
+const (
+	nemesisClaimAfter = time.Second
+	nemesisTimeout    = time.Second
+)
 
 // nemesis is some workers over one Redis, a relay that sends again what Redis loses,
 // sources, and a ledger of what was handled.
@@ -37,7 +39,7 @@ type nemesis struct {
 
 	numbers     atomic.Int64
 	stopSources func() error
-	recovered   map[string][]time.Duration // by fault
+	met         *record
 }
 
 // newNemesis makes servers and, where there is a PostgreSQL, a database with an outbox
@@ -49,7 +51,7 @@ func newNemesis(t *testing.T, postgres *testserver.Postgres, seed int) *nemesis 
 	server := testserver.NewRedis(t, "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
 	n := &nemesis{
 		world: &world{T: t, server: server, client: server.Client(t), keys: stream.NewKeys(nemesisPrefix)},
-		seed:  seed, ledger: startNemesisLedger(t, nemesisGroups()), recovered: map[string][]time.Duration{},
+		seed:  seed, ledger: startNemesisLedger(t, nemesisGroups()), met: newRecord(),
 	}
 	n.straight = n.publisher(stream.PublisherOptions{})
 	n.stopSources = func() error { return nil }
@@ -86,14 +88,12 @@ func (n *nemesis) connect() *pgx.Conn {
 
 // startWorkers starts workers and waits until they read. The first always has the
 // same name, so that it takes up at its start what it held; the others never have.
-func (n *nemesis) startWorkers(count int, claimAfter time.Duration, forgetful bool) {
+func (n *nemesis) startWorkers(count int, does assignment) {
 	n.Helper()
 	for i := range count {
 		l := newNemesisLink(n, n.server.Port)
-		does := assignment{
-			Worker: fmt.Sprintf("worker %d", i), Prefix: nemesisPrefix, Redis: l.url, Ledger: n.ledger.url,
-			ClaimAfter: claimAfter, Forgetful: forgetful,
-		}
+		does := does
+		does.Worker, does.Prefix, does.Redis, does.Ledger = fmt.Sprintf("worker %d", i), nemesisPrefix, l.url, n.ledger.url
 		if i == 0 {
 			does.Name = "always-the-same"
 		}
@@ -111,6 +111,7 @@ func (n *nemesis) meet(d draw) {
 	n.Helper()
 	time.Sleep(d.before) // the load's own
 	n.ledger.happens(d.fault.name)
+	n.met.faults[d.fault.name]++
 	if d.backlog > 0 {
 		n.publishAll(wellBehaved, d.backlog)
 	}
@@ -120,7 +121,7 @@ func (n *nemesis) meet(d draw) {
 	n.Logf("%s: %s", d, caused.Sub(started).Round(time.Millisecond))
 	if d.awaited {
 		n.probe()
-		n.recovered[d.fault.name] = append(n.recovered[d.fault.name], time.Since(caused))
+		n.met.recovered[d.fault.name] = append(n.met.recovered[d.fault.name], time.Since(caused))
 	}
 }
 
@@ -205,25 +206,6 @@ func (n *nemesis) balance() {
 	n.Helper()
 	if wrong := n.weigh(); len(wrong) > 0 {
 		n.Fatalf("what is wrong:\n%s", wrong)
-	}
-}
-
-// report logs what was met and measured.
-func (n *nemesis) report() {
-	n.Helper()
-	events, times, repeats, longest := n.ledger.sums()
-	all := 0
-	for _, count := range repeats {
-		all += count
-	}
-	n.Logf("%d events, handled %d times, of them %d repeats; the longest that a group handled nothing was %s (%s, %s)",
-		events, times, all, longest.lasted.Round(time.Millisecond), longest.group, longest.during)
-	for _, name := range slices.Sorted(maps.Keys(repeats)) {
-		n.Logf("%-45s %6d repeats", name, repeats[name])
-	}
-	for _, name := range slices.Sorted(maps.Keys(n.recovered)) {
-		took := n.recovered[name]
-		n.Logf("%-45s %4d times, all groups handle again after %s at most", name, len(took), slices.Max(took).Round(time.Millisecond))
 	}
 }
 

@@ -48,7 +48,7 @@ func drawFaults(seed, wanted int) []draw {
 			draws[i] = draw{
 				fault:     f,
 				before:    time.Duration(evenly(t, 7, "before")) * time.Millisecond,
-				backlog:   []int{0, 0, 50, 200}[evenly(t, 2, "backlog")],
+				backlog:   []int{0, 0, 50, 100}[evenly(t, 2, "backlog")],
 				pick:      evenly(t, 13, "pick"),
 				part:      float64(evenly(t, 7, "part")) / 127,
 				meanwhile: []string{"", "worker killed", "group destroyed", "clients killed"}[evenly(t, 2, "meanwhile")],

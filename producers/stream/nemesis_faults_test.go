@@ -121,6 +121,9 @@ func (n *nemesis) loseRedisTail(d draw) {
 }
 
 func (n *nemesis) freezeRedis(d draw) {
+	if d.meanwhile != "worker killed" {
+		d.meanwhile = "" // what else there is takes a Redis that answers
+	}
 	n.must(n.server.Freeze())
 	n.hold(d, 100*time.Millisecond, 4*time.Second)
 	n.must(n.server.Thaw())
@@ -150,7 +153,7 @@ func (n *nemesis) forgetScripts(draw) { n.must(n.client.ScriptFlush(n.Context())
 
 // fillRedis has Redis refuse what needs memory, beside events that are to be parked.
 func (n *nemesis) fillRedis(d draw) {
-	n.publishAll(fails, 20)
+	n.publishAll(sulks, 20)
 	n.must(n.client.ConfigSet(n.Context(), "maxmemory", "1mb").Err())
 	if n.client.Set(n.Context(), "more", "more", 0).Err() == nil {
 		n.Error("Redis has room although it is full")
@@ -191,7 +194,7 @@ func (n *nemesis) fail(d draw, links ...*nemesisLink) {
 
 // publishBadly has many events of each bad kind at once.
 func (n *nemesis) publishBadly(draw) {
-	for _, how := range []string{fails, panics, pauses, rejects, hangs, deaf, late} {
+	for _, how := range []string{fails, sulks, panics, pauses, rejects, hangs, deaf, late} {
 		n.publishAll(how, 15)
 	}
 }

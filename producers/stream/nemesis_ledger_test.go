@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -27,12 +26,6 @@ type nemesisLedger struct {
 	traps   map[string]func()
 	last    map[string]time.Time // a group noted something
 	longest silence
-}
-
-// silence is the longest time in which a group handled nothing.
-type silence struct {
-	group, during string
-	lasted        time.Duration
 }
 
 // handledNote is what a worker says of events it has handled.
@@ -161,11 +154,11 @@ func (l *nemesisLedger) has(f fate) bool {
 	return l.books.handled[f.group][f.id] > 0
 }
 
-// sums of what the ledger has seen.
-func (l *nemesisLedger) sums() (events, times int, repeats map[string]int, longest silence) {
+// record takes what the ledger has counted into a record.
+func (l *nemesisLedger) record(r *record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.books.events), l.times, maps.Clone(l.repeats), l.longest
+	r.add(&record{events: len(l.books.events), handled: l.times, repeats: l.repeats, longest: l.longest})
 }
 
 // scribe notes at the ledger, from another process.

@@ -17,7 +17,7 @@ import (
 // How many events a source publishes at once, and how often.
 const (
 	sourceEvents = 2
-	sourceEvery  = 20 * time.Millisecond
+	sourceEvery  = 30 * time.Millisecond
 )
 
 // startSources has events published until they are stopped: into the outbox, from
@@ -83,8 +83,6 @@ func conducts(random *rand.Rand, count int) []string {
 			how[i] = pauses
 		case n < 67:
 			how[i] = rejects
-		case n < 68:
-			how[i] = hangs
 		default:
 			how[i] = wellBehaved
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -30,6 +31,7 @@ const (
 	wellBehaved = "ok"
 	late        = "late"   // takes its time
 	fails       = "fail"   // the first two times
+	sulks       = "sulk"   // takes its time, and fails the first two times
 	panics      = "panic"  // the first two times
 	pauses      = "pause"  // as long as it is young
 	hangs       = "hang"   // the first time, until it is told to end
@@ -39,10 +41,11 @@ const (
 
 // How long the slow take.
 const (
-	lateFor  = 30 * time.Millisecond
-	hangMost = 1200 * time.Millisecond
-	deafFor  = 2500 * time.Millisecond
-	young    = 300 * time.Millisecond
+	lateFor = 30 * time.Millisecond
+	sulkFor = 200 * time.Millisecond
+	hangFor = time.Minute             // or until it is told to end
+	deafFor = 2500 * time.Millisecond // more than a call may take before it is given up
+	young   = 300 * time.Millisecond
 )
 
 // work is what a worker's process does until ctx ends.
@@ -51,14 +54,17 @@ func (a assignment) work(ctx context.Context) error {
 	scribe := newScribe(a.Ledger, a.Worker)
 	defer scribe.client.CloseIdleConnections()
 	var parts errgroup.Group
+	var calls sync.WaitGroup // of handlers; those that were given up end too
+	defer calls.Wait()
 	var ready []func() error
 	var running []chan struct{}
 	for group, topics := range nemesisGroups() {
-		h := &nemesisHandler{scribe: scribe, group: group, forgetful: a.Forgetful}
+		h := &nemesisHandler{scribe: scribe, calls: &calls, group: group, forgetful: a.Forgetful}
 		if group == groupBatch {
 			c, err := stream.NewConsumer(a.dial, a.keys(), h.handle, stream.ConsumerOptions{
 				Group: group, Name: a.Name, Topics: topics, BatchSize: 20, Concurrency: 3,
-				MaxDeliveries: deliveriesMost, Backoff: nemesisBackoff, ClaimAfter: a.ClaimAfter, Grace: nemesisGrace, Log: log,
+				Timeout: a.Timeout, ClaimAfter: a.ClaimAfter,
+				MaxDeliveries: deliveriesMost, Backoff: nemesisBackoff, Grace: nemesisGrace, Log: log,
 			})
 			if err != nil {
 				return err
@@ -69,7 +75,8 @@ func (a assignment) work(ctx context.Context) error {
 		}
 		s, err := stream.NewSubscriber(a.dial, a.keys(), stream.SubscriberOptions{
 			Group: group, Name: a.Name, BatchSize: 20, InFlight: 40,
-			MaxDeliveries: deliveriesMost, Backoff: nemesisBackoff, ClaimAfter: a.ClaimAfter, Grace: nemesisGrace, Log: log,
+			Timeout: a.Timeout, ClaimAfter: a.ClaimAfter,
+			MaxDeliveries: deliveriesMost, Backoff: nemesisBackoff, Grace: nemesisGrace, Log: log,
 		})
 		if err != nil {
 			return err
@@ -110,6 +117,7 @@ const (
 // nemesisHandler does with each event what its subject says.
 type nemesisHandler struct {
 	scribe    *scribe
+	calls     *sync.WaitGroup
 	group     string
 	forgetful bool // it leaves out notes, as a handler does that loses events
 }
@@ -120,6 +128,8 @@ var errNotYet = errors.New("not this time")
 // handle is a BatchHandler. Whatever is done is noted before it answers. It panics
 // before it has done anything, since all of the batch come again.
 func (h *nemesisHandler) handle(ctx context.Context, batch []*message.Message) []error {
+	h.calls.Add(1)
+	defer h.calls.Done()
 	errs := make([]error, len(batch))
 	var done, slowly []string
 	var wait time.Duration
@@ -141,7 +151,7 @@ func (h *nemesisHandler) handle(ctx context.Context, batch []*message.Message) [
 		}
 	}
 	told := h.note(done)
-	if wait == hangMost {
+	if wait == hangFor {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -181,13 +191,17 @@ func judge(m *message.Message) (e event.Event, slow time.Duration, err error) {
 		if n < 3 {
 			return e, 0, errNotYet
 		}
+	case sulks:
+		if n < 3 {
+			return e, sulkFor, errNotYet
+		}
 	case pauses:
 		if time.Since(entry.Added) < young {
 			return e, 0, fmt.Errorf("%w: too early", stream.ErrPause)
 		}
 	case hangs:
 		if n < 2 {
-			return e, hangMost, context.DeadlineExceeded
+			return e, hangFor, context.DeadlineExceeded
 		}
 	case deaf:
 		if n < 2 {
