@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"mythiccache/producers/stream"
@@ -19,19 +21,33 @@ type dlqCommand struct {
 	Drop   dlqDrop   `cmd:"" help:"Remove dead letters for good."`
 }
 
-// dlqFilter selects dead letters.
+// dlqFilter selects dead letters; all that is said must hold.
 type dlqFilter struct {
-	Topic     string   `help:"Only of this topic."`
-	Type      string   `help:"Only events of this type."`
-	Reason    string   `help:"Only where the reason holds this text."`
+	Topic     *string  `help:"Only of this topic."`
+	Type      *string  `help:"Only events of this type."`
+	Reason    *string  `help:"Only where the reason holds this text, in capitals or not."`
 	OlderThan duration `help:"Only those dead for longer than this: 90s, 30m, or whole seconds."`
 }
 
-func (f dlqFilter) stream(ids ...string) stream.Filter {
-	return stream.Filter{IDs: ids, Topic: f.Topic, Type: f.Type, Reason: f.Reason, OlderThan: time.Duration(f.OlderThan)}
+// stream returns the filter of the dead letters. What is said to be empty is refused:
+// it would select everything, and comes from a variable that is not set.
+func (f dlqFilter) stream(ids ...string) (stream.Filter, error) {
+	selected := stream.Filter{IDs: ids, OlderThan: time.Duration(f.OlderThan)}
+	for _, flag := range []struct {
+		name string
+		said *string
+		into *string
+	}{{"--topic", f.Topic, &selected.Topic}, {"--type", f.Type, &selected.Type}, {"--reason", f.Reason, &selected.Reason}} {
+		if flag.said == nil {
+			continue
+		}
+		if *flag.said == "" {
+			return stream.Filter{}, fmt.Errorf("%s is empty: say what it selects, or leave it out", flag.name)
+		}
+		*flag.into = *flag.said
+	}
+	return selected, nil
 }
-
-func (f dlqFilter) empty() bool { return f == dlqFilter{} }
 
 type (
 	dlqList struct{ dlqFilter }
@@ -39,13 +55,13 @@ type (
 		ID string `arg:"" help:"The dead letter's id, as list shows it."`
 	}
 	dlqReplay struct {
-		IDs []string `arg:"" optional:"" help:"Only these."`
+		IDs []string `arg:"" optional:"" name:"id" help:"Only these."`
 		dlqFilter
 	}
 	dlqDrop struct {
-		IDs []string `arg:"" optional:"" help:"Only these."`
+		IDs []string `arg:"" optional:"" name:"id" help:"Only these."`
 		dlqFilter
-		All bool `help:"All of them, when nothing else is said."`
+		All bool `help:"Do not ask when nothing else is said."`
 	}
 )
 
@@ -63,28 +79,17 @@ func (p *program) withDeadLetters(do func(*stream.DeadLetters) error) error {
 	return do(stream.NewDeadLetters(client, stream.NewKeys(c.Prefix)))
 }
 
-// Run lists dead letters as a table.
+// Run lists dead letters as a table, each in one line.
 func (l dlqList) Run(ctx context.Context, p *program) error {
-	return p.withDeadLetters(func(dead *stream.DeadLetters) error {
-		letters, err := dead.List(ctx, l.stream())
-		if err != nil {
-			return err
-		}
-		if len(letters) == 0 {
-			_, err := fmt.Fprintln(p.stdout, "no dead letters")
-			return err
-		}
-		return writeTable(p.stdout, letters)
-	})
-}
-
-func writeTable(out io.Writer, letters []stream.DeadLetter) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tGROUP\tTOPIC\tTYPE\tDELIVERIES\tSINCE\tREASON")
-	for _, l := range letters {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.ID, l.Group, l.Topic, l.Type, l.Deliveries, l.Last.UTC().Format(time.RFC3339), l.Reason)
+	filter, err := l.stream()
+	if err != nil {
+		return err
 	}
-	return w.Flush()
+	return p.withDeadLetters(func(dead *stream.DeadLetters) error {
+		return writeLetters(p.stdout, func(line func(stream.DeadLetter) error) error {
+			return dead.Each(ctx, filter, line)
+		})
+	})
 }
 
 // Run prints one dead letter as JSON.
@@ -92,37 +97,80 @@ func (s dlqShow) Run(ctx context.Context, p *program) error {
 	return p.withDeadLetters(func(dead *stream.DeadLetters) error {
 		letter, err := dead.Show(ctx, s.ID)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.ID, err)
+			return err
 		}
-		out := json.NewEncoder(p.stdout)
-		out.SetIndent("", "  ")
-		return out.Encode(letter)
+		return writeLetter(p.stdout, letter)
 	})
 }
 
 // Run replays what the filter selects, all where it selects nothing.
 func (r dlqReplay) Run(ctx context.Context, p *program) error {
+	filter, err := r.stream(r.IDs...)
+	if err != nil {
+		return err
+	}
 	return p.withDeadLetters(func(dead *stream.DeadLetters) error {
-		n, err := dead.Replay(ctx, r.stream(r.IDs...))
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(p.stdout, "%d replayed\n", n)
+		n, err := dead.Replay(ctx, filter)
+		fmt.Fprintln(p.stdout, tally(n, "replayed", r.IDs))
 		return err
 	})
 }
 
-// Run drops what the filter selects; to drop all it must be told so.
+// Run drops what the filter selects. Where it selects nothing that is all of them,
+// after asking who sits at a terminal.
 func (d dlqDrop) Run(ctx context.Context, p *program) error {
-	if len(d.IDs) == 0 && d.empty() && !d.All {
-		return errors.New("drop: name ids or a filter, or say --all")
+	filter, err := d.stream(d.IDs...)
+	if err != nil {
+		return err
 	}
+	everything := len(d.IDs) == 0 && d.dlqFilter == dlqFilter{}
 	return p.withDeadLetters(func(dead *stream.DeadLetters) error {
-		n, err := dead.Drop(ctx, d.stream(d.IDs...))
-		if err != nil {
-			return err
+		if everything && !d.All && terminal(os.Stdin) {
+			if err := confirmDrop(ctx, dead, os.Stdin, p.stderr); err != nil {
+				return err
+			}
 		}
-		_, err = fmt.Fprintf(p.stdout, "%d dropped\n", n)
+		n, err := dead.Drop(ctx, filter)
+		fmt.Fprintln(p.stdout, tally(n, "dropped", d.IDs))
 		return err
 	})
+}
+
+// tally says how many letters something was done to.
+func tally(n int, done string, ids []string) string {
+	named := slices.Clone(ids)
+	slices.Sort(named)
+	if missing := len(slices.Compact(named)) - n; missing > 0 {
+		return fmt.Sprintf("%d %s; %d of the ids not found, or not selected", n, done, missing)
+	}
+	return fmt.Sprintf("%d %s", n, done)
+}
+
+// confirmDrop asks whether all dead letters are to go.
+func confirmDrop(ctx context.Context, dead *stream.DeadLetters, in io.Reader, out io.Writer) error {
+	counts, err := dead.Count(ctx)
+	if err != nil {
+		return err
+	}
+	total := int64(0)
+	for _, n := range counts {
+		total += n
+	}
+	fmt.Fprintf(out, "Drop all %d dead letters for good? Type yes: ", total)
+	answer, _ := bufio.NewReader(in).ReadString('\n')
+	if strings.TrimSpace(answer) != "yes" {
+		return errors.New("nothing was dropped: name ids or a filter, or say --all")
+	}
+	return nil
+}
+
+// terminal reports whether somebody can be asked there: it is a character device, and
+// not the one without an end.
+func terminal(file *os.File) bool {
+	at, err := file.Stat()
+	if err != nil || at.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(at, null)
 }
