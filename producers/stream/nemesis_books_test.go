@@ -16,7 +16,7 @@ type books struct {
 	groups  map[string][]string // → the topics that it reads
 	events  map[string]*published
 	handled map[string]map[string]int // group → event → times
-	poison  map[string]*poisoned      // by the id of its stream entry
+	poison  map[place]*poisoned
 	letters []stream.DeadLetter
 }
 
@@ -33,10 +33,10 @@ func (p *published) owed() bool { return p.durable || p.certain && !p.excused }
 
 // poisoned is an entry that no handler is to see, or none accepts.
 type poisoned struct {
-	name, topic string
-	fields      map[string]string
-	says        string // in the reason of its dead letter
-	excused     bool
+	name    string
+	fields  map[string]string
+	says    string // in the reason of its dead letter
+	excused bool
 }
 
 // wrongs are sentences of what does not balance, by kind.
@@ -84,9 +84,9 @@ func (b *books) weigh() wrongs {
 				wrong.addf(wrongLost, "%s by %s (of %s, durable: %t)", id, group, p.topic, p.durable)
 			}
 		}
-		for entry, p := range b.poison {
-			if reads[p.topic] && !p.excused && !dead[fate{group, entry}] {
-				wrong.addf(wrongAlive, "%q (%s) for %s", p.name, entry, group)
+		for at, p := range b.poison {
+			if reads[at.topic] && !p.excused && !dead[fate{group, at.String()}] {
+				wrong.addf(wrongAlive, "%q (%s) for %s", p.name, at, group)
 			}
 		}
 		for id := range b.handled[group] {
@@ -98,6 +98,11 @@ func (b *books) weigh() wrongs {
 	return wrong
 }
 
+// place is where an entry is.
+type place struct{ topic, entry string }
+
+func (p place) String() string { return p.entry + " of " + p.topic }
+
 // fate is what an event, or a poisonous entry, came to in a group.
 type fate struct{ group, id string }
 
@@ -105,16 +110,17 @@ type fate struct{ group, id string }
 func (b *books) weighLetters(wrong wrongs) map[fate]bool {
 	dead := map[fate]bool{}
 	for _, l := range b.letters {
-		if p := b.poison[l.Entry]; p != nil && p.topic == l.Topic {
-			dead[fate{l.Group, l.Entry}] = true
+		at := place{l.Topic, l.Entry}
+		if p := b.poison[at]; p != nil {
+			dead[fate{l.Group, at.String()}] = true
 			if !strings.Contains(l.Reason, p.says) || !maps.Equal(l.Fields, p.fields) {
-				wrong.addf(wrongLetter, "%q (%s): %q and %d fields", p.name, l.Entry, l.Reason, len(l.Fields))
+				wrong.addf(wrongLetter, "%q (%s): %q and %d fields", p.name, at, l.Reason, len(l.Fields))
 			}
 			continue
 		}
 		id := l.Fields[event.FieldID] + l.Fields[redisstream.UUIDHeaderKey]
 		if p := b.events[id]; p == nil || !p.rejected {
-			wrong.addf(wrongDead, "%s (%s of %s) for %s after %d deliveries: %s", id, l.Entry, l.Topic, l.Group, l.Deliveries, l.Reason)
+			wrong.addf(wrongDead, "%s (%s) for %s after %d deliveries: %s", id, at, l.Group, l.Deliveries, l.Reason)
 			continue
 		}
 		dead[fate{l.Group, id}] = true

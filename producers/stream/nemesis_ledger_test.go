@@ -37,7 +37,7 @@ type handledNote struct {
 func startNemesisLedger(t testing.TB, groups map[string][]string) *nemesisLedger {
 	t.Helper()
 	l := &nemesisLedger{
-		books:   books{groups: groups, events: map[string]*published{}, handled: map[string]map[string]int{}, poison: map[string]*poisoned{}},
+		books:   books{groups: groups, events: map[string]*published{}, handled: map[string]map[string]int{}, poison: map[place]*poisoned{}},
 		during:  "the start",
 		repeats: map[string]int{}, traps: map[string]func(){}, last: map[string]time.Time{},
 	}
@@ -107,10 +107,10 @@ func (l *nemesisLedger) confirm(ids ...string) {
 	}
 }
 
-func (l *nemesisLedger) poison(entry string, p poisoned) {
+func (l *nemesisLedger) poison(at place, p poisoned) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.books.poison[entry] = &p
+	l.books.poison[at] = &p
 }
 
 // excuse notes that a topic, "" for all, lost entries: nobody owes those that came
@@ -121,8 +121,8 @@ func (l *nemesisLedger) excuse(topic string) {
 	for _, p := range l.books.events {
 		p.excused = p.excused || topic == "" || topic == p.topic
 	}
-	for _, p := range l.books.poison {
-		p.excused = p.excused || topic == "" || topic == p.topic
+	for at, p := range l.books.poison {
+		p.excused = p.excused || topic == "" || topic == at.topic
 	}
 }
 

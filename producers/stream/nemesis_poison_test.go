@@ -26,13 +26,13 @@ func nemesisPoison() []poisoned {
 // strewPoison writes one entry of each kind among the others.
 func (n *nemesis) strewPoison(d draw) {
 	for i, p := range nemesisPoison() {
-		p.topic = []string{"note", "order"}[(i+d.pick)%2]
+		topic := []string{"note", "order"}[(i+d.pick)%2]
 		fields := make([]any, 0, 2*len(p.fields))
 		for name, value := range p.fields {
 			fields = append(fields, name, value)
 		}
-		entry, err := n.client.XAdd(n.Context(), &redis.XAddArgs{Stream: n.keys.Topic(p.topic), Values: fields}).Result()
+		entry, err := n.client.XAdd(n.Context(), &redis.XAddArgs{Stream: n.keys.Topic(topic), Values: fields}).Result()
 		n.must(err)
-		n.ledger.poison(entry, p)
+		n.ledger.poison(place{topic, entry}, p)
 	}
 }

@@ -22,9 +22,9 @@ func TestTheStreamsBooksShowEveryWrong(t *testing.T) {
 				"rejected":  {topic: "order", durable: true, rejected: true},
 			},
 			handled: map[string]map[string]int{"both": {"durable": 2, "straight": 1}, "notes": {"durable": 1}},
-			poison: map[string]*poisoned{
-				"1-1": {name: "bad", topic: "order", fields: map[string]string{"a": "b"}, says: "type"},
-				"1-2": {name: "gone", topic: "note", excused: true},
+			poison: map[place]*poisoned{
+				{"order", "1-1"}: {name: "bad", fields: map[string]string{"a": "b"}, says: "type"},
+				{"note", "1-1"}:  {name: "gone", excused: true},
 			},
 			letters: []stream.DeadLetter{
 				{Topic: "order", Group: "both", Entry: "1-1", Reason: "no type", Deliveries: 1, Fields: map[string]string{"a": "b"}},
