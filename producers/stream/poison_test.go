@@ -7,14 +7,36 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/producers/stream"
 )
 
 // Entries of every bad kind lie between good ones; each ends in the dead letters
-// as it was, and no good one waits for it.
+// as it was, and no good one waits for it: nothing is tried again or claimed here
+// before never, and reading five at a time goes by the bad ones.
 func TestMalformedIsDeadAtOnceAndStopsNothing(t *testing.T) {
+	for name, read := range map[string]func(*world, *ledger){
+		"batches": func(w *world, l *ledger) {
+			w.consume(stream.ConsumerOptions{BatchSize: 5, Backoff: never, ClaimAfter: never}, l.handle)
+		},
+		"watermill's Router": func(w *world, l *ledger) {
+			s := w.subscriber(stream.SubscriberOptions{BatchSize: 5, InFlight: 5, Backoff: never, ClaimAfter: never})
+			w.route(s, func(m *message.Message) error {
+				if _, err := stream.EventOf(m); err != nil {
+					return err
+				}
+				l.note(m)
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testMalformed(t, read) })
+	}
+}
+
+func testMalformed(t *testing.T, read func(*world, *ledger)) {
 	w, l := newWorld(t), newLedger()
 	many := map[string]string{}
 	for i := range 6000 {
@@ -35,9 +57,10 @@ func TestMalformedIsDeadAtOnceAndStopsNothing(t *testing.T) {
 		"cut msgpack":   {map[string]string{redisstream.UUIDHeaderKey: "u", "metadata": "\x82\xa1a", "payload": "p"}, "metadata"},
 		"msgpack of 1s": {map[string]string{redisstream.UUIDHeaderKey: "u", "metadata": "\x81\x01\x01", "payload": "p"}, "metadata"},
 		"no event":      {map[string]string{redisstream.UUIDHeaderKey: "u", "payload": "p"}, "type"},
+		"our parcel":    {map[string]string{"dead.parcel": "mine", "dead.id": "mine"}, "type"},
 		"our own names": {map[string]string{"dead.reason": "mine", "dead.topic": "mine"}, "type"},
 	}
-	var names []string
+	names := map[string]string{} // by the entry
 	good := changed("books", 2*len(poison))
 	for name, p := range poison {
 		w.append(good[2*len(names)])
@@ -45,28 +68,30 @@ func TestMalformedIsDeadAtOnceAndStopsNothing(t *testing.T) {
 		for name, value := range p.fields {
 			fields = append(fields, name, value)
 		}
-		if err := w.client.XAdd(t.Context(), &redis.XAddArgs{Stream: w.keys.Topic("books"), Values: fields}).Err(); err != nil {
+		entry, err := w.client.XAdd(t.Context(), &redis.XAddArgs{Stream: w.keys.Topic("books"), Values: fields}).Result()
+		if err != nil {
 			t.Fatal(err)
 		}
 		w.append(good[2*len(names)+1])
-		names = append(names, name)
+		names[entry] = name
 	}
-	w.consume(stream.ConsumerOptions{BatchSize: 5, Backoff: never, ClaimAfter: never}, l.handle)
+	read(w, l)
 	w.settled("g", "books")
 	if events, repeats := l.repeats(); events != len(good) || repeats != 0 {
 		t.Errorf("%d good events handled, %d repeats; want %d and 0", events, repeats, len(good))
 	}
-	for i, letter := range w.dead(len(poison)) {
-		p := poison[names[i]]
+	for _, letter := range w.dead(len(poison)) {
+		name := names[letter.Entry]
+		p := poison[name]
 		if !strings.Contains(letter.Reason, p.says) || letter.Deliveries != 1 || time.Since(letter.Last) > time.Minute {
-			t.Errorf("%s: reason %q, deliveries %d, last %s", names[i], letter.Reason, letter.Deliveries, letter.Last)
+			t.Errorf("%s: reason %q, deliveries %d, last %s", name, letter.Reason, letter.Deliveries, letter.Last)
 		}
 		if len(letter.Fields) != len(p.fields) {
-			t.Errorf("%s: %d fields are kept of %d", names[i], len(letter.Fields), len(p.fields))
+			t.Errorf("%s: %d fields are kept of %d", name, len(letter.Fields), len(p.fields))
 		}
-		for name, value := range p.fields {
-			if letter.Fields[name] != value {
-				t.Errorf("%s: field %q is not kept", names[i], name)
+		for field, value := range p.fields {
+			if letter.Fields[field] != value {
+				t.Errorf("%s: field %q is not kept", name, field)
 			}
 		}
 	}
