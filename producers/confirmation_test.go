@@ -249,3 +249,17 @@ func TestRefusedFencesAreTriedLessAndLessOften(t *testing.T) {
 		t.Errorf("after a success it waited for %s", soonest)
 	}
 }
+
+// While rows wait, some of them may be what a Redis lost.
+func TestARedisIsNotConfirmedInABacklog(t *testing.T) {
+	b := newBed(t)
+	s := b.beating()
+	for _, behind := range []bool{true, false} {
+		if err := s.lead.heartbeat(t.Context(), behind); err != nil {
+			t.Fatal(err)
+		}
+		if _, run := b.noted(); (run == "") != behind {
+			t.Errorf("behind: %t, and the run that is confirmed is %q", behind, run)
+		}
+	}
+}
