@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check nemesis-relay nemesis-streams bench bench-capture lint build clean
+.PHONY: help run test check conformance-streams nemesis-relay nemesis-streams bench bench-capture lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,11 @@ nemesis-relay: ## 200 faults of relays, servers and links under load, and what e
 nemesis-streams: ## 200 faults of workers, Redis and links under load, and a ledger of what was handled
 	@sh internal/dev/provision.sh postgresql redis compiler
 	NEMESIS_FAULTS=$${NEMESIS_FAULTS:-200} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestStreamsNemesis$$' ./producers/stream
+
+# STRESS_TEST_COUNT says how many at once, as in watermill's own stress tests.
+conformance-streams: ## watermill's conformance suite under stress, ten times at once
+	@sh internal/dev/provision.sh redis compiler
+	STRESS_TEST_COUNT=$${STRESS_TEST_COUNT:-10} CGO_ENABLED=1 go test -race -tags stress -count=1 -timeout 30m -run '^TestConformance' ./producers/stream
 
 bench: build ## the whole program beside its baselines, as tables with ratios
 	@sh internal/dev/provision.sh postgresql redis wrk
