@@ -64,9 +64,9 @@ func NewReporter(store *cache.Store, o ReporterOptions) (*Reporter, error) {
 	return r, register(o.Metrics, r.gauges)
 }
 
-// Ready names the groups of this process that are stuck, and in which topics: those
-// that for five minutes have acknowledged nothing while something waits.
-func (r *Reporter) Ready() error { return r.stalls.Ready() }
+// Ready names the topics in which a group of this process is stuck: where for five
+// minutes it has acknowledged nothing while something waits.
+func (r *Reporter) Ready(group string) error { return r.stalls.ready(group) }
 
 // Run reports until the context ends. Redis being away is not logged here: every
 // part that cannot do without it says so.

@@ -99,13 +99,13 @@ func (s *stalls) answerable(ctx context.Context, of stream.GroupTopic, entry str
 	return consumer == "" || strings.HasPrefix(consumer, s.name) || idle > silentAfter
 }
 
-// Ready names the groups that are stuck.
-func (s *stalls) Ready() error {
+// ready names the topics in which a group is stuck.
+func (s *stalls) ready(group string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
 	for of, here := range s.known {
-		if here.stuck {
+		if here.stuck && of.Group == group {
 			errs = append(errs, fmt.Errorf("group %s is stuck in topic %s: entry %s has waited for %s at least, %d are not read, %d not answered",
 				of.Group, of.Topic, here.state.Oldest, here.still.Round(time.Second), here.state.Lag, here.state.Pending))
 		}

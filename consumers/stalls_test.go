@@ -61,7 +61,7 @@ func TestAStuckGroupIsToldFromASlowOne(t *testing.T) {
 		s := &stalls{bound: stuckAfter, own: map[string][]string{"invalidate": {"books"}}, name: "me", holder: c.holder, log: zerolog.Nop()}
 		for minute := range 20 {
 			s.look(t.Context(), c.reading(minute), time.Minute)
-			err := s.Ready()
+			err := s.ready("invalidate")
 			if want := minute >= c.stuck[0] && minute < c.stuck[1]; (err != nil) != want {
 				t.Errorf("%s, minute %d: %v; want stuck: %t", name, minute, err, want)
 			}
@@ -113,7 +113,7 @@ func TestAReporterNamesItsStuckGroup(t *testing.T) {
 		if err := r.report(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return r.Ready()
+		return errors.Join(r.Ready("invalidate"), r.Ready("warm"))
 	}
 	for range 3 {
 		if err := look(time.Hour); err != nil { // nobody looked for an hour, which counts as seconds
@@ -123,6 +123,9 @@ func TestAReporterNamesItsStuckGroup(t *testing.T) {
 	r.stalls.bound = time.Minute
 	if err := look(20 * time.Second); err == nil || !strings.Contains(err.Error(), "group invalidate is stuck in topic things: entry "+old) {
 		t.Errorf("Ready = %v; want the stuck group", err)
+	}
+	if err := r.Ready("warm"); err != nil {
+		t.Errorf("another group is stuck, too: %v", err)
 	}
 	got := gauged(t, registry)
 	for name, want := range map[string]float64{"lag": 1, "pending": 1, "parked": 0, "dead_letters": 1} {

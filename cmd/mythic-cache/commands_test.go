@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -203,6 +204,15 @@ func TestDeadLetters(t *testing.T) {
 		})
 	}
 	dead(1)
+	testserver.Eventually(t, "dead letter measured", func() error {
+		if metrics := string(s.get("/metrics", "").body); !strings.Contains(metrics, `mythic_cache_stream_dead_letters{group="precompute",topic="run"} 1`) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if ready := string(s.get("/readyz", adminToken).body); !strings.Contains(ready, `"group precompute"`) {
+		t.Errorf("readyz says nothing of the groups: %s", ready)
+	}
 	list := s.command("dlq", "list", "--topic", "run")
 	if !strings.Contains(list, "run.progress") || !strings.Contains(list, "precompute") {
 		t.Errorf("dlq list: %s", list)

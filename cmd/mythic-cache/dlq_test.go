@@ -201,3 +201,29 @@ func TestDroppingAllIsConfirmedAtATerminal(t *testing.T) {
 		file.Close()
 	}
 }
+
+// Nothing removes dead letters by itself, so doctor says when they are too many.
+func TestDoctorCountsDeadLetters(t *testing.T) {
+	t.Parallel()
+	b := newLetterbox(t)
+	c := &config{Prefix: "mythic:"}
+	examine := func(bad bool, says string) {
+		t.Helper()
+		if f := c.examineDeadLetters(t.Context(), b.client); f.bad != bad || !strings.HasPrefix(f.what, says) || (f.mend == "") != (says == "0 ") {
+			t.Errorf("found %+v; want bad: %t, %q", f, bad, says)
+		}
+	}
+	examine(false, "0 ")
+	b.bury("run", "run.progress", "no", time.Hour)
+	examine(false, "1 ")
+	pipe := b.client.Pipeline()
+	for range stream.DeadMost {
+		pipe.XAdd(t.Context(), &redis.XAddArgs{Stream: "mythic:{stream}:dead", Values: []any{"dead.group", "g"}})
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	examine(true, "10001 ")
+	b.client.Set(t.Context(), "mythic:{stream}:dead", "no stream", 0)
+	examine(true, "look at the dead letters")
+}

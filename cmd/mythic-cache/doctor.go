@@ -130,7 +130,7 @@ func (c *config) examineRedis(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{{true, "Redis does not answer: " + err.Error(), "start it, or correct REDIS_URL"}}
 	}
-	return examineRedisInfo(info, redisSetting(ctx, client, "maxmemory-policy"))
+	return append(examineRedisInfo(info, redisSetting(ctx, client, "maxmemory-policy")), c.examineDeadLetters(ctx, client))
 }
 
 // redisSetting returns a setting, or what INFO says where CONFIG is forbidden.

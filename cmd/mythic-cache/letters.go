@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
 
 	"mythiccache/producers/stream"
 )
@@ -34,6 +38,31 @@ func writeLetters(out io.Writer, each func(line func(stream.DeadLetter) error) e
 		fmt.Fprintln(w, "no dead letters")
 	}
 	return w.Flush()
+}
+
+// examineDeadLetters looks how many dead letters there are: nothing removes them but
+// a person.
+func (c *config) examineDeadLetters(ctx context.Context, client redis.UniversalClient) finding {
+	letters := stream.NewDeadLetters(client, stream.NewKeys(c.Prefix))
+	counts, err := letters.Count(ctx)
+	bytes, sizeErr := letters.Size(ctx)
+	if err := errors.Join(err, sizeErr); err != nil {
+		return finding{true, err.Error(), "see that nothing but streams is kept under " + c.Prefix + "{stream}:"}
+	}
+	total := int64(0)
+	for _, n := range counts {
+		total += n
+	}
+	found := finding{what: fmt.Sprintf("%d dead letters with %s", total, size(bytes))}
+	switch {
+	case total > stream.DeadMost || bytes > stream.DeadMostBytes:
+		found.bad = true
+		found.what += ": more than Redis should be left with"
+		found.mend = "mythic-cache dlq list; then dlq replay what is mended and dlq drop the rest, by --topic, --type, --reason, --older-than"
+	case total > 0:
+		found.mend = "mythic-cache dlq list"
+	}
+	return found
 }
 
 // inLine makes a text, which may be anything, fit for one line of a terminal.

@@ -39,12 +39,14 @@ const (
 	routerPatient = 12 * time.Second
 )
 
-// groups returns the topics of each group.
+// groups returns the topics of each group. Nobody reads for a model that no view asks.
 func groups(views *view.Set) map[string][]string {
 	all := map[string][]string{
 		groupInvalidate: slices.Concat(views.TableTopics(), views.EventTopics()),
 		groupPrecompute: append(views.PrecomputeTopics(), event.TopicRun, event.TopicFill),
-		groupWarm:       {event.TopicAI},
+	}
+	if answersView(views) != nil {
+		all[groupWarm] = []string{event.TopicAI}
 	}
 	for group, topics := range all {
 		slices.Sort(topics)
@@ -304,10 +306,11 @@ func (w *worker) addAPI(listener net.Listener) error {
 
 // addReporter adds what tells the other processes about this one.
 func (w *worker) addReporter() error {
-	o := consumers.ReporterOptions{Instance: w.instance, Roles: w.roles, Keys: w.keys, Staleness: w.staleness, Log: w.log}
+	o := consumers.ReporterOptions{Instance: w.instance, Roles: w.roles, Keys: w.keys, Staleness: w.staleness, Log: w.log, Metrics: w.metrics}
 	if w.plays(roleWorkers) {
+		o.Reads = groups(w.views)
 		var topics []string
-		for _, ofGroup := range groups(w.views) {
+		for _, ofGroup := range o.Reads {
 			topics = append(topics, ofGroup...)
 		}
 		slices.Sort(topics)
@@ -325,6 +328,9 @@ func (w *worker) addReporter() error {
 	reporter, err := consumers.NewReporter(w.store, o)
 	if err != nil {
 		return fmt.Errorf("reporter: %w", err)
+	}
+	for group := range o.Reads {
+		w.parts.watch("group "+group, func() error { return reporter.Ready(group) })
 	}
 	w.consumers.add("reporter", reporter.Run)
 	return nil

@@ -15,7 +15,11 @@
 //     and its original fields. What cannot be read is a dead letter at once.
 //   - What is in flight here is never claimed away while this process lives,
 //     however long the handler takes.
-//   - Trimming removes nothing that a group has not acknowledged.
+//   - Trimming removes nothing that a group has not acknowledged; where a topic has
+//     no group at all, nothing that is younger than a day. Dead letters stay until
+//     somebody replays or drops them.
+//   - An event that kills those who handle it spends its own deliveries, not those of
+//     others: what was left unanswered often is taken alone.
 //   - A batch handler that panics fails its messages, one by one, not the process.
 //
 // It does not promise order, nor that an event comes only once: handlers must
