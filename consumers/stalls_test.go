@@ -163,11 +163,11 @@ func gauged(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	values := map[string]float64{}
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
-			name := family.GetName()
+			name := []string{family.GetName()}
 			for _, label := range metric.GetLabel() {
-				name += " " + label.GetValue()
+				name = append(name, label.GetValue())
 			}
-			values[name] = metric.GetGauge().GetValue()
+			values[strings.Join(name, " ")] = metric.GetGauge().GetValue()
 		}
 	}
 	return values

@@ -37,6 +37,7 @@ func TestMalformedIsDeadAtOnceAndStopsNothing(t *testing.T) {
 }
 
 func testMalformed(t *testing.T, read func(*world, *ledger)) {
+	t.Helper()
 	w, l := newWorld(t), newLedger()
 	many := map[string]string{}
 	for i := range 6000 {
