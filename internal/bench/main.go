@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"mythiccache/internal/bench/capture"
+	"mythiccache/internal/bench/streams"
 )
 
 func main() {
@@ -32,10 +33,14 @@ func dispatch(ctx context.Context, args []string) error {
 		return inDirectory(func(dir string) error {
 			return capture.Run(ctx, capture.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
 		})
+	case args[0] == "streams":
+		return inDirectory(func(dir string) error {
+			return streams.Run(ctx, streams.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
+		})
 	case len(args) == 3 && args[0] == capture.BareCommand:
 		return capture.Bare(ctx, args[1], args[2])
 	default:
-		return fmt.Errorf("%q is not known: give nothing, or capture and the names of figures", args)
+		return fmt.Errorf("%q is not known: give nothing, or capture or streams and the names of figures", args)
 	}
 }
 

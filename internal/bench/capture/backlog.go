@@ -86,7 +86,7 @@ func (c *contestant) drainOnce(ctx context.Context, topic string, rows int) (d d
 		if n > 0 && d.first == 0 {
 			d.first = time.Since(begun)
 		}
-		if err := c.process.alive(); err != nil {
+		if err := c.process.Alive(); err != nil {
 			return d, err
 		}
 		if time.Since(begun) > 2*patience {
@@ -104,7 +104,7 @@ func (c *contestant) drainOnce(ctx context.Context, topic string, rows int) (d d
 	if n != int64(rows) {
 		return d, fmt.Errorf("%d rows became %d entries", rows, n)
 	}
-	if _, d.rss, err = gauge.Memory(c.process.pid()); err != nil {
+	if _, d.rss, err = gauge.Memory(c.process.PID()); err != nil {
 		return d, err
 	}
 	return d, c.stop()

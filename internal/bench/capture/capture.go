@@ -2,31 +2,21 @@ package capture
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"time"
 
 	"mythiccache/internal/bench/gauge"
 )
 
-// figure is one thing that is measured: the lines that it puts into the table.
-type figure struct {
-	name    string
-	takes   time.Duration // about
-	measure func(context.Context, *bed) ([]line, error)
-}
-
-func figures() []figure {
-	return []figure{
-		{"commits", 100 * time.Second, commits},
-		{"latency", 105 * time.Second, latency},
-		{"latency-long", 65 * time.Second, latencyLong},
-		{"update", 35 * time.Second, update},
-		{"drain", 110 * time.Second, drain},
-		{"xmin", 80 * time.Second, xmin},
-		{"idle", 30 * time.Second, idle},
+func figures() []gauge.Figure[*bed] {
+	return []gauge.Figure[*bed]{
+		{Name: "commits", Takes: 100 * time.Second, Measure: commits},
+		{Name: "latency", Takes: 105 * time.Second, Measure: latency},
+		{Name: "latency-long", Takes: 65 * time.Second, Measure: latencyLong},
+		{Name: "update", Takes: 35 * time.Second, Measure: update},
+		{Name: "drain", Takes: 110 * time.Second, Measure: drain},
+		{Name: "xmin", Takes: 80 * time.Second, Measure: xmin},
+		{Name: "idle", Takes: 30 * time.Second, Measure: idle},
 	}
 }
 
@@ -41,7 +31,7 @@ type Options struct {
 
 // Run measures the figures one after the other and prints one table.
 func Run(ctx context.Context, o Options) error {
-	chosen, err := choose(o.Names)
+	chosen, err := gauge.Choose(figures(), o.Names)
 	if err != nil {
 		return err
 	}
@@ -50,34 +40,5 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer b.close(ctx)
-	var table table
-	for _, f := range chosen {
-		b.sayf("%s, some %s; the machine's load is %s", f.name, f.takes, gauge.Load())
-		lines, err := f.measure(ctx, b)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
-		table = append(table, lines...)
-	}
-	return table.print(o.Out)
-}
-
-func choose(names []string) ([]figure, error) {
-	all := figures()
-	if len(names) == 0 {
-		return all, nil
-	}
-	var chosen []figure
-	for _, name := range names {
-		i := slices.IndexFunc(all, func(f figure) bool { return f.name == name })
-		if i < 0 {
-			known := make([]string, len(all))
-			for i, f := range all {
-				known[i] = f.name
-			}
-			return nil, fmt.Errorf("there is no figure %q; there are %s", name, strings.Join(known, ", "))
-		}
-		chosen = append(chosen, all[i])
-	}
-	return chosen, nil
+	return gauge.Measure(ctx, chosen, b, o.Out, o.Log)
 }

@@ -6,13 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"mythiccache/internal/bench/process"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/stream"
 )
@@ -81,7 +81,10 @@ func TestBareCarriesWhatCommits(t *testing.T) {
 	go func() { done <- Bare(loop, url, server.URL()) }()
 	c := &contestant{name: "bare", url: url, conn: conn, client: server.Client(t), markSeen: "0", mark: "SELECT bare.mark($1)", empty: "TRUNCATE bare.outbox"}
 	c.keys = stream.NewKeys(barePrefix)
-	c.process = &process{gone: make(chan struct{})}
+	if c.process, err = process.Start(filepath.Join(t.TempDir(), "log"), nil, "sleep", "600"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.process.Stop() }) // it ends by the signal, which is no success
 	err = c.exec(ctx, "INSERT INTO users SELECT "+idOf("n")+", 'user_' || n FROM generate_series(1, 3) AS n",
 		"INSERT INTO books SELECT "+idOf("n")+", "+idOf("1 + n % 2")+", '' FROM generate_series(1, 2500) AS n")
 	if err != nil {
@@ -156,19 +159,5 @@ func TestStatementsAreCounted(t *testing.T) {
 	}
 	if want := map[string]int{"SELECT 1: one": 2, "SET a = b": 1}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%v; want %v", got, want)
-	}
-}
-
-func TestFiguresAreChosenByName(t *testing.T) {
-	all, err := choose(nil)
-	if err != nil || len(all) != len(figures()) {
-		t.Errorf("%d figures without a name, %v", len(all), err)
-	}
-	chosen, err := choose([]string{"idle", "commits"})
-	if err != nil || len(chosen) != 2 || chosen[0].name != "idle" || chosen[1].name != "commits" {
-		t.Errorf("%v, %v; want idle and commits", chosen, err)
-	}
-	if _, err := choose([]string{"commit"}); err == nil || !strings.Contains(err.Error(), "commits, latency") {
-		t.Errorf("%v; want an error that names the figures", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 const (
@@ -37,14 +39,14 @@ func scripts() []script {
 
 // commits measures how many one-row updates 32 clients commit, where a mapping
 // joins and where it does not.
-func commits(ctx context.Context, b *bed) ([]line, error) {
+func commits(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err := b.fill(ctx, rows{users: commitUsers, books: commitRows, sessions: commitRows}); err != nil {
 		return nil, err
 	}
 	if err := b.run(ctx, b.ours, b.bare); err != nil {
 		return nil, err
 	}
-	var lines []line
+	var lines []gauge.Line
 	for _, s := range scripts() {
 		of, err := b.commitsOf(ctx, s)
 		if err != nil {
@@ -56,7 +58,7 @@ func commits(ctx context.Context, b *bed) ([]line, error) {
 }
 
 // commitsOf lets the contestants commit in turn.
-func (b *bed) commitsOf(ctx context.Context, s script) ([]line, error) {
+func (b *bed) commitsOf(ctx context.Context, s script) ([]gauge.Line, error) {
 	file := filepath.Join(b.dir, s.file+".pgbench")
 	text := fmt.Sprintf("\\set n random(1, %d)\n\\set r random(1, 1000000000)\n%s", commitRows, s.sql)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
@@ -78,18 +80,18 @@ func (b *bed) commitsOf(ctx context.Context, s script) ([]line, error) {
 	}
 	var notes []string
 	for _, c := range all {
-		notes = append(notes, fmt.Sprintf("%-4s  %s commits/s; CPU of 1,000: %s", c.name, spread("%.0f", rates[c]), costs[c].per(counts[c])))
+		notes = append(notes, fmt.Sprintf("%-4s  %s commits/s; CPU of 1,000: %s", c.name, gauge.Spread("%.0f", rates[c]), costs[c].per(counts[c])))
 	}
 	none, ours, bare := rates[b.none], rates[b.ours], rates[b.bare]
 	name := "commits/s, 32 clients, " + s.name
-	return []line{
+	return []gauge.Line{
 		{
-			figure: name, reach: "≥ 0.5 of none", measured: spread("%.0f", ours), baseline: "none " + spread("%.0f", none),
-			ratio: fmt.Sprintf("%.2f", ratio(ours, none)), reached: ratio(ours, none) >= .5, notes: notes,
+			Figure: name, Reach: "≥ 0.5 of none", Measured: gauge.Spread("%.0f", ours), Baseline: "none " + gauge.Spread("%.0f", none),
+			Ratio: fmt.Sprintf("%.2f", gauge.Ratio(ours, none)), Reached: gauge.Ratio(ours, none) >= .5, Notes: notes,
 		},
 		{
-			figure: name, reach: "≥ 3 times bare", measured: spread("%.0f", ours), baseline: "bare " + spread("%.0f", bare),
-			ratio: fmt.Sprintf("%.2f", ratio(ours, bare)), reached: ratio(ours, bare) >= 3,
+			Figure: name, Reach: "≥ 3 times bare", Measured: gauge.Spread("%.0f", ours), Baseline: "bare " + gauge.Spread("%.0f", bare),
+			Ratio: fmt.Sprintf("%.2f", gauge.Ratio(ours, bare)), Reached: gauge.Ratio(ours, bare) >= 3,
 		},
 	}, nil
 }

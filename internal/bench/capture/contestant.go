@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"mythiccache/internal/bench/process"
 	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
@@ -32,7 +33,7 @@ type contestant struct {
 	arguments []string
 	environ   []string
 	log       string // file that the process writes to
-	process   *process
+	process   *process.Process
 	marks     int
 	markSeen  string // id of the last entry read from the marks' stream
 }
@@ -54,7 +55,7 @@ func (c *contestant) begin() error {
 		return nil
 	}
 	var err error
-	c.process, err = startProcess(c.log, c.environ, c.arguments...)
+	c.process, err = process.Start(c.log, c.environ, c.arguments...)
 	return err
 }
 
@@ -63,7 +64,7 @@ func (c *contestant) stop() error {
 	if c.process == nil {
 		return nil
 	}
-	err := c.process.stop()
+	err := c.process.Stop()
 	c.process = nil
 	return err
 }
@@ -89,11 +90,11 @@ func (c *contestant) caughtUp(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := c.process.alive(); err != nil {
+		if err := c.process.Alive(); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("%s does not catch up within %s; it said: %s", c.name, patience, c.process.said())
+	return fmt.Errorf("%s does not catch up within %s; it said: %s", c.name, patience, c.process.Said())
 }
 
 // after waits a moment for entries of a topic behind one, and returns none where

@@ -30,7 +30,7 @@ func (b *bed) spent(ctx context.Context, c *contestant) (cost, error) {
 	if c.process == nil {
 		return s, nil
 	}
-	if s.process, err = gauge.CPU(c.process.pid()); err != nil {
+	if s.process, err = gauge.CPU(c.process.PID()); err != nil {
 		return s, err
 	}
 	pid, err := c.backend(ctx)

@@ -15,14 +15,14 @@ const (
 )
 
 // drain measures how fast a million waiting rows get into the streams.
-func drain(ctx context.Context, b *bed) ([]line, error) {
+func drain(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err := b.run(ctx, b.ours); err != nil { // it leaves a position
 		return nil, err
 	}
 	if err := b.ours.settle(ctx); err != nil {
 		return nil, err
 	}
-	var lines []line
+	var lines []gauge.Line
 	for _, w := range backlogs() {
 		of, err := b.drainOf(ctx, w)
 		if err != nil {
@@ -33,7 +33,7 @@ func drain(ctx context.Context, b *bed) ([]line, error) {
 	return lines, nil
 }
 
-func (b *bed) drainOf(ctx context.Context, w backlog) ([]line, error) {
+func (b *bed) drainOf(ctx context.Context, w backlog) ([]gauge.Line, error) {
 	if err := b.run(ctx); err != nil {
 		return nil, err
 	}
@@ -73,13 +73,13 @@ func (b *bed) drainOf(ctx context.Context, w backlog) ([]line, error) {
 		return nil, err
 	}
 	name := fmt.Sprintf("drain of %d waiting %s", drainRows, w.name)
-	return []line{
+	return []gauge.Line{
 		{
-			figure: name, reach: "≥ 60000 rows/s or ≥ 0.5 of a loop", measured: spread("%.0f", ours), baseline: "loop " + spread("%.0f", loop),
-			ratio: fmt.Sprintf("%.2f", ratio(ours, loop)), reached: gauge.Median(ours) >= 60_000 || ratio(ours, loop) >= .5,
-			notes: []string{"from the process's start to the last entry; from the first entry to the last " + spread("%.0f", steady) + " rows/s"},
+			Figure: name, Reach: "≥ 60000 rows/s or ≥ 0.5 of a loop", Measured: gauge.Spread("%.0f", ours), Baseline: "loop " + gauge.Spread("%.0f", loop),
+			Ratio: fmt.Sprintf("%.2f", gauge.Ratio(ours, loop)), Reached: gauge.Median(ours) >= 60_000 || gauge.Ratio(ours, loop) >= .5,
+			Notes: []string{"from the process's start to the last entry; from the first entry to the last " + gauge.Spread("%.0f", steady) + " rows/s"},
 		},
-		{figure: name, reach: "RSS < 100 MB", measured: spread("%.0f MB", rss), reached: gauge.Quantile(rss, 1) < 100},
+		{Figure: name, Reach: "RSS < 100 MB", Measured: gauge.Spread("%.0f MB", rss), Reached: gauge.Quantile(rss, 1) < 100},
 	}, nil
 }
 

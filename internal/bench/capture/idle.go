@@ -20,7 +20,7 @@ const (
 )
 
 // idle measures what the relay costs when nothing happens.
-func idle(ctx context.Context, b *bed) ([]line, error) {
+func idle(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err := b.run(ctx); err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func idle(ctx context.Context, b *bed) ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, rss, err := gauge.Memory(b.ours.process.pid())
+	_, rss, err := gauge.Memory(b.ours.process.PID())
 	if err != nil {
 		return nil, err
 	}
@@ -63,14 +63,14 @@ func idle(ctx context.Context, b *bed) ([]line, error) {
 	}
 	perSecond := func(n int) float64 { return float64(n) / idlePeriod.Seconds() }
 	// A period of 20 s may see the 21st beat.
-	return []line{
+	return []gauge.Line{
 		{
-			figure: "idle relay, CPU", reach: "< 0.5 % of a core", measured: fmt.Sprintf("%.2f %%", share(used.process)), reached: share(used.process) < .5,
-			notes: []string{fmt.Sprintf("its session in PostgreSQL %.2f %%, Redis %.2f %%; %d MB at most", share(used.session), share(used.redis), rss>>20)},
+			Figure: "idle relay, CPU", Reach: "< 0.5 % of a core", Measured: fmt.Sprintf("%.2f %%", share(used.process)), Reached: share(used.process) < .5,
+			Notes: []string{fmt.Sprintf("its session in PostgreSQL %.2f %%, Redis %.2f %%; %d MB at most", share(used.session), share(used.redis), rss>>20)},
 		},
 		{
-			figure: "idle relay, its most frequent query", reach: "once a second", measured: fmt.Sprintf("%.2f/s, all together %.2f/s", perSecond(most), perSecond(total)),
-			reached: most <= int(idlePeriod.Seconds())+1, notes: told(asked),
+			Figure: "idle relay, its most frequent query", Reach: "once a second", Measured: fmt.Sprintf("%.2f/s, all together %.2f/s", perSecond(most), perSecond(total)),
+			Reached: most <= int(idlePeriod.Seconds())+1, Notes: told(asked),
 		},
 	}, nil
 }

@@ -32,25 +32,25 @@ func (d *delays) add(f followed) {
 
 func (d *delays) String() string {
 	return fmt.Sprintf("p50 %s, p99 %s, the commit itself %s at the median; %d of %d writes never came; writers and reader used %s of a core",
-		spread("%.2f", d.p50), spread("%.2f", d.p99), spread("%.2f ms", d.commit), d.lost, d.of, spread("%.0f %%", d.self))
+		gauge.Spread("%.2f", d.p50), gauge.Spread("%.2f", d.p99), gauge.Spread("%.2f ms", d.commit), d.lost, d.of, gauge.Spread("%.0f %%", d.self))
 }
 
 // latency measures how long after a commit returned its entry can be read.
-func latency(ctx context.Context, b *bed) ([]line, error) {
+func latency(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err := b.latencyBed(ctx, b.ours, b.bare); err != nil {
 		return nil, err
 	}
-	var lines []line
+	var lines []gauge.Line
 	for _, rate := range []int{200, 1000} {
 		ours, bare, err := b.latencyAt(ctx, rate)
 		if err != nil {
 			return nil, err
 		}
 		name := fmt.Sprintf("commit → entry at %d/s", rate)
-		row := func(quantile, reach string, most float64, ours, bare []float64) line {
-			return line{
-				figure: name + ", " + quantile, reach: reach, measured: spread("%.2f", ours) + " ms", baseline: "bare " + spread("%.2f", bare) + " ms",
-				ratio: fmt.Sprintf("%.2f", ratio(ours, bare)), reached: ratio(ours, bare) <= most,
+		row := func(quantile, reach string, most float64, ours, bare []float64) gauge.Line {
+			return gauge.Line{
+				Figure: name + ", " + quantile, Reach: reach, Measured: gauge.Spread("%.2f", ours) + " ms", Baseline: "bare " + gauge.Spread("%.2f", bare) + " ms",
+				Ratio: fmt.Sprintf("%.2f", gauge.Ratio(ours, bare)), Reached: gauge.Ratio(ours, bare) <= most,
 			}
 		}
 		if rate == 200 {
@@ -59,7 +59,7 @@ func latency(ctx context.Context, b *bed) ([]line, error) {
 			lines = append(lines, row("p99", "≤ 0.8 of bare", .8, ours.p99, bare.p99))
 		}
 		last := &lines[len(lines)-1]
-		last.notes = []string{"ours  " + ours.String(), "bare  " + bare.String()}
+		last.Notes = []string{"ours  " + ours.String(), "bare  " + bare.String()}
 	}
 	return lines, nil
 }
@@ -124,7 +124,7 @@ func (c *contestant) mayLose(d *delays, most int) error {
 
 // latencyLong measures the same beside a transaction of somebody else's that
 // stays open.
-func latencyLong(ctx context.Context, b *bed) (lines []line, err error) {
+func latencyLong(ctx context.Context, b *bed) (lines []gauge.Line, err error) {
 	if err := b.latencyBed(ctx, b.ours); err != nil {
 		return nil, err
 	}
@@ -162,10 +162,10 @@ func latencyLong(ctx context.Context, b *bed) (lines []line, err error) {
 	if err := errors.Join(b.ours.mayLose(with, 0), b.ours.mayLose(without, 0)); err != nil {
 		return nil, err
 	}
-	return []line{{
-		figure: "commit → entry at 200/s, p99, beside an open transaction", reach: "≤ 1.2 times without",
-		measured: spread("%.2f", with.p99) + " ms", baseline: "without " + spread("%.2f", without.p99) + " ms",
-		ratio: fmt.Sprintf("%.2f", ratio(with.p99, without.p99)), reached: ratio(with.p99, without.p99) <= 1.2,
-		notes: []string{"with     " + with.String(), "without  " + without.String()},
+	return []gauge.Line{{
+		Figure: "commit → entry at 200/s, p99, beside an open transaction", Reach: "≤ 1.2 times without",
+		Measured: gauge.Spread("%.2f", with.p99) + " ms", Baseline: "without " + gauge.Spread("%.2f", without.p99) + " ms",
+		Ratio: fmt.Sprintf("%.2f", gauge.Ratio(with.p99, without.p99)), Reached: gauge.Ratio(with.p99, without.p99) <= 1.2,
+		Notes: []string{"with     " + with.String(), "without  " + without.String()},
 	}}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 const (
@@ -14,7 +16,7 @@ const (
 )
 
 // update measures one statement that changes very many rows of few keys.
-func update(ctx context.Context, b *bed) ([]line, error) {
+func update(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err := b.fill(ctx, rows{users: updateUsers, books: updateRows, sessions: updateUsers}); err != nil {
 		return nil, err
 	}
@@ -42,13 +44,13 @@ func update(ctx context.Context, b *bed) ([]line, error) {
 	}
 	ours, none := took[b.ours], took[b.none]
 	name := fmt.Sprintf("UPDATE of %d rows of %d users", updateRows, updateUsers)
-	return []line{
+	return []gauge.Line{
 		{
-			figure: name, reach: "≤ 1.1 times none", measured: spread("%.3f s", ours), baseline: "none " + spread("%.3f s", none),
-			ratio: fmt.Sprintf("%.2f", ratio(ours, none)), reached: ratio(ours, none) <= 1.1,
+			Figure: name, Reach: "≤ 1.1 times none", Measured: gauge.Spread("%.3f s", ours), Baseline: "none " + gauge.Spread("%.3f s", none),
+			Ratio: fmt.Sprintf("%.2f", gauge.Ratio(ours, none)), Reached: gauge.Ratio(ours, none) <= 1.1,
 		},
 		{
-			figure: name, reach: fmt.Sprintf("%d entries", updateUsers), measured: fmt.Sprint(entries), reached: entries == updateUsers,
+			Figure: name, Reach: fmt.Sprintf("%d entries", updateUsers), Measured: fmt.Sprint(entries), Reached: entries == updateUsers,
 		},
 	}, nil
 }

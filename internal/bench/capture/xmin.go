@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 
 // xmin measures what a snapshot that somebody holds costs: rows that cannot be
 // vacuumed away, and a slower drain.
-func xmin(ctx context.Context, b *bed) ([]line, error) {
+func xmin(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err := b.run(ctx, b.ours); err != nil {
 		return nil, err
 	}
@@ -49,18 +51,18 @@ func xmin(ctx context.Context, b *bed) ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []line{
+	return []gauge.Line{
 		{
-			figure: fmt.Sprintf("dead rows in the outbox after %d events, xmin held", xminEvents), reach: "0", measured: strconv.Itoa(dead), reached: dead == 0,
-			notes: []string{
+			Figure: fmt.Sprintf("dead rows in the outbox after %d events, xmin held", xminEvents), Reach: "0", Measured: strconv.Itoa(dead), Reached: dead == 0,
+			Notes: []string{
 				fmt.Sprintf("counted by VACUUM (VERBOSE), removed or not; in the other tables of schema mythic_cache %d", others),
 				fmt.Sprintf("%.0f events/s were published and relayed meanwhile", rate),
 			},
 		},
 		{
-			figure: fmt.Sprintf("drain of %d rows, rows/s, xmin held", xminRows), reach: "≥ 0.95 of without",
-			measured: spread("%.0f", with), baseline: "without " + spread("%.0f", without),
-			ratio: fmt.Sprintf("%.2f", ratio(with, without)), reached: ratio(with, without) >= .95,
+			Figure: fmt.Sprintf("drain of %d rows, rows/s, xmin held", xminRows), Reach: "≥ 0.95 of without",
+			Measured: gauge.Spread("%.0f", with), Baseline: "without " + gauge.Spread("%.0f", without),
+			Ratio: fmt.Sprintf("%.2f", gauge.Ratio(with, without)), Reached: gauge.Ratio(with, without) >= .95,
 		},
 	}, nil
 }

@@ -1,8 +1,10 @@
 package gauge_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,5 +65,40 @@ func TestTimeOfChildrenIsTheFamilys(t *testing.T) {
 	}
 	if resident, highest, err := gauge.Memory(pid); err != nil || resident < 1<<20 || highest < resident {
 		t.Errorf("%d bytes are resident, %d at most, %v", resident, highest, err)
+	}
+}
+
+func TestFiguresAreChosenByName(t *testing.T) {
+	figures := []gauge.Figure[int]{{Name: "one"}, {Name: "two"}, {Name: "three"}}
+	if all, err := gauge.Choose(figures, nil); err != nil || len(all) != 3 {
+		t.Errorf("%d figures without a name, %v", len(all), err)
+	}
+	chosen, err := gauge.Choose(figures, []string{"three", "one"})
+	if err != nil || len(chosen) != 2 || chosen[0].Name != "three" || chosen[1].Name != "one" {
+		t.Errorf("%v, %v; want three and one", chosen, err)
+	}
+	if _, err := gauge.Choose(figures, []string{"tow"}); err == nil || !strings.Contains(err.Error(), "one, two, three") {
+		t.Errorf("%v; want an error that names the figures", err)
+	}
+}
+
+func TestAMissedFigureIsNoError(t *testing.T) {
+	var out, log strings.Builder
+	figures := []gauge.Figure[int]{{Name: "bed", Measure: func(_ context.Context, bed int) ([]gauge.Line, error) {
+		return []gauge.Line{
+			{Figure: "reaches", Reach: "≥ 1", Measured: gauge.Spread("%.0f", []float64{float64(bed), 1, 9}), Reached: true},
+			{Figure: "misses", Reach: "≥ 9", Measured: "2", Baseline: "3", Ratio: "0.7", Notes: []string{"why"}},
+		}, nil
+	}}}
+	if err := gauge.Measure(t.Context(), figures, 7, &out, &log); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"reaches  ≥ 1       7 (1–9)", "–                  –      yes", "misses   ≥ 9       2                  3", "0.7    missed", "\nmisses\n  why\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, out.String())
+		}
+	}
+	if !strings.Contains(log.String(), "bed, some 0s") {
+		t.Errorf("the log says %q", log.String())
 	}
 }
