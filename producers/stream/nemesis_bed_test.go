@@ -3,6 +3,7 @@ package stream_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -128,7 +129,7 @@ func (n *nemesis) meet(d draw) {
 // probe waits until every group has handled what was published just now.
 func (n *nemesis) probe() {
 	n.Helper()
-	open := n.publishProbe()
+	open := n.publishProbes()
 	testserver.Eventually(n, "what is published next is handled", func() error {
 		if open = slices.DeleteFunc(open, n.ledger.has); len(open) > 0 {
 			return fmt.Errorf("%v are not", open)
@@ -137,9 +138,10 @@ func (n *nemesis) probe() {
 	})
 }
 
-func (n *nemesis) publishProbe() (open []fate) {
+// publishProbes publishes an event for each group and each of its topics.
+func (n *nemesis) publishProbes() (open []fate) {
 	n.Helper()
-	for group, topics := range n.ledger.books.groups {
+	for group, topics := range nemesisGroups() {
 		for _, topic := range topics {
 			var id string
 			n.must(n.conn.QueryRow(n.Context(), `SELECT mythic_cache.publish($1, $2, NULL)::text`, topic+".written", wellBehaved+"-"+n.number()).Scan(&id))
@@ -174,7 +176,7 @@ func (n *nemesis) settle() {
 func (n *nemesis) idle() {
 	n.Helper()
 	testserver.Eventually(n, "the groups are idle", func() error {
-		states, err := stream.Groups(n.Context(), n.client, n.keys, []string{"note", "order"})
+		states, err := stream.Groups(n.Context(), n.client, n.keys, nemesisTopics())
 		if err != nil {
 			return err
 		}
@@ -183,8 +185,8 @@ func (n *nemesis) idle() {
 				return fmt.Errorf("%+v", s)
 			}
 		}
-		if len(states) != 5 {
-			return fmt.Errorf("there are %d groups of streams, not 5", len(states))
+		if want := len(slices.Concat(slices.Collect(maps.Values(nemesisGroups()))...)); len(states) != want {
+			return fmt.Errorf("there are %d groups of streams, not %d", len(states), want)
 		}
 		return nil
 	})

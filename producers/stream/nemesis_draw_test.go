@@ -51,12 +51,16 @@ func drawFaults(seed, wanted int) []draw {
 				backlog:   []int{0, 0, 50, 100}[evenly(t, 2, "backlog")],
 				pick:      evenly(t, 13, "pick"),
 				part:      float64(evenly(t, 7, "part")) / 127,
-				meanwhile: []string{"", "worker killed", "group destroyed", "clients killed"}[evenly(t, 2, "meanwhile")],
+				meanwhile: meanwhile()[evenly(t, 3, "meanwhile")],
 				awaited:   evenly(t, 2, "awaited") > 0,
 			}
 		}
 		return draws
 	}).Example(seed)
+}
+
+func meanwhile() []string {
+	return []string{"", "", "", "worker killed", "worker restarted", "worker restarted", "group destroyed", "clients killed"}
 }
 
 // evenly draws a number of so many bits. The ranges of rapid itself prefer what is

@@ -90,6 +90,9 @@ func (n *nemesis) stopSome(d draw, workers ...*nemesisProcess) {
 	for _, w := range workers {
 		w.signal(syscall.SIGSTOP)
 	}
+	if d.meanwhile == "worker restarted" {
+		d.meanwhile = "" // it takes one that can hear
+	}
 	n.hold(d, nemesisClaimAfter*5/4, nemesisClaimAfter*5/2)
 	for _, w := range workers {
 		w.signal(syscall.SIGCONT)
@@ -121,8 +124,8 @@ func (n *nemesis) loseRedisTail(d draw) {
 }
 
 func (n *nemesis) freezeRedis(d draw) {
-	if d.meanwhile != "worker killed" {
-		d.meanwhile = "" // what else there is takes a Redis that answers
+	if d.meanwhile == "group destroyed" || d.meanwhile == "clients killed" {
+		d.meanwhile = "" // these take a Redis that answers
 	}
 	n.must(n.server.Freeze())
 	n.hold(d, 100*time.Millisecond, 4*time.Second)
@@ -135,7 +138,7 @@ func (n *nemesis) flush(draw) {
 }
 
 func (n *nemesis) deleteStream(d draw) {
-	topic := []string{"note", "order"}[d.pick%2]
+	topic := nemesisTopics()[d.pick%2]
 	n.must(n.client.Del(n.Context(), n.keys.Topic(topic)).Err())
 	n.ledger.excuse(topic)
 }
@@ -207,7 +210,7 @@ func (n *nemesis) killRelay(draw) {
 // publishAll commits events of one kind to each topic.
 func (n *nemesis) publishAll(how string, count int) {
 	n.Helper()
-	for _, topic := range []string{"note", "order"} {
+	for _, topic := range nemesisTopics() {
 		if n.database == "" {
 			n.publishStraight(n.Context(), n.straight, topic, slices.Repeat([]string{how}, count)...)
 			continue
@@ -229,6 +232,10 @@ func (n *nemesis) hold(d draw, from, to time.Duration) {
 	case "":
 	case "worker killed":
 		n.killWorker(draw{pick: d.pick / 3})
+	case "worker restarted": // however it fares, it ends in time
+		w := n.worker(draw{pick: d.pick / 3})
+		w.stop()
+		w.start()
 	case "group destroyed":
 		n.destroyGroup(draw{pick: d.pick / 3})
 	case "clients killed":

@@ -26,7 +26,7 @@ func nemesisPoison() []poisoned {
 // strewPoison writes one entry of each kind among the others.
 func (n *nemesis) strewPoison(d draw) {
 	for i, p := range nemesisPoison() {
-		topic := []string{"note", "order"}[(i+d.pick)%2]
+		topic := nemesisTopics()[(i+d.pick)%2]
 		fields := make([]any, 0, 2*len(p.fields))
 		for name, value := range p.fields {
 			fields = append(fields, name, value)

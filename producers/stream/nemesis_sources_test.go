@@ -66,7 +66,7 @@ func (n *nemesis) startSources() {
 	n.Cleanup(func() { _ = n.stopSources() })
 }
 
-func topicOf(random *rand.Rand) string { return []string{"note", "order"}[random.IntN(2)] }
+func topicOf(random *rand.Rand) string { return nemesisTopics()[random.IntN(2)] }
 
 // conducts draws how some events are handled. Most are well.
 func conducts(random *rand.Rand, count int) []string {

@@ -21,8 +21,10 @@ import (
 // nemesisGroups are the groups of every worker. The first has a batch handler, the
 // others run through watermill's Router.
 func nemesisGroups() map[string][]string {
-	return map[string][]string{groupBatch: {"note", "order"}, "router": {"note", "order"}, "notes": {"note"}}
+	return map[string][]string{groupBatch: nemesisTopics(), "router": nemesisTopics(), "notes": {"note"}}
 }
+
+func nemesisTopics() []string { return []string{"note", "order"} }
 
 const groupBatch = "batch"
 
@@ -43,7 +45,7 @@ const (
 const (
 	lateFor = 30 * time.Millisecond
 	sulkFor = 200 * time.Millisecond
-	hangFor = time.Minute             // or until it is told to end
+	hangFor = 10 * time.Minute        // or until it is told to end
 	deafFor = 2500 * time.Millisecond // more than a call may take before it is given up
 	young   = 300 * time.Millisecond
 )
