@@ -131,9 +131,9 @@ views:
     http: {path: '/kept/{id}', key: id}
 `
 
-// slowKeys is one less than what a worker does of either kind at a time: batches of
-// fills, and loads of one batch to precompute.
-const slowKeys = fillBatches - 1
+// slowKeys is one less than a worker has loads of one batch to precompute, and batches
+// of fills, at a time: with one more, the others wait for them.
+const slowKeys = 3
 
 // Keys whose loads do not come to an end hold up neither the invalidation of others
 // nor their loads, those of their own batch included.
