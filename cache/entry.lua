@@ -18,14 +18,17 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 end
 
--- The header of an entry, or nil where there is none that this schema knows.
-local function head_of(key)
-  local head = redis.pcall('GETRANGE', key, 0, WIDTH - 1)
-  if type(head) == 'string' and #head == WIDTH and string.sub(head, 1, 1) == SCHEMA then
-    return head
+-- The header at the beginning of what a key holds, or nil where there is none that
+-- this schema knows.
+local function head_in(text)
+  if type(text) == 'string' and #text >= WIDTH and string.byte(text) == string.byte(SCHEMA) then
+    return string.sub(text, 1, WIDTH)
   end
   return nil
 end
+
+-- The header of an entry, or nil.
+local function head_of(key) return head_in(redis.pcall('GETRANGE', key, 0, WIDTH - 1)) end
 
 local function state_of(head) return string.sub(head, 2, 2) end
 local function version_of(head) return string.sub(head, 3, 38) end
@@ -45,10 +48,12 @@ end
 -- digits at a time fit a number exactly. What is no digit is older than all.
 local function newer(a, b)
   for i = 1, 36, 12 do
-    local x = tonumber(string.sub(a, i, i + 11), 16) or -1
-    local y = tonumber(string.sub(b, i, i + 11), 16) or -1
+    local x, y = string.sub(a, i, i + 11), string.sub(b, i, i + 11)
     if x ~= y then
-      return x > y
+      x, y = tonumber(x, 16) or -1, tonumber(y, 16) or -1
+      if x ~= y then
+        return x > y
+      end
     end
   end
   return false

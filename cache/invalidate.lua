@@ -9,26 +9,45 @@
 -- ARGV[1 + i]  the version of the change of KEYS[i], or empty
 -- Returns  a string with, for each key, 1 where it did something, else 0
 
-local grace = tonumber(ARGV[1])
+local grace = ARGV[1] -- as it came: to write a number takes longer than all else here
 local ms = math.floor(now() / 1000)
 local marks = {}
 
+-- Removes what is there, whatever its version.
+local function forget(key)
+  local head = head_of(key)
+  if not head or (state_of(head) == 'f' and lease_of(head) == NO_LEASE) then
+    return '0'
+  end
+  redis.call('SET', key, fence(version_of(head), NO_LEASE), 'PX', grace)
+  return '1'
+end
+
+-- Removes what is older. Most keys that change are not there, and for them it takes
+-- one command to look and to write.
+local function outdate(key, version)
+  local there = redis.pcall('SET', key, fence(version, NO_LEASE), 'NX', 'GET', 'PX', grace)
+  if not there then
+    return '1'
+  end
+  local head = head_in(there)
+  if not head then
+    redis.call('SET', key, fence(version, NO_LEASE), 'PX', grace)
+    return '1'
+  end
+  if not newer(version, version_of(head)) then
+    return '0'
+  end
+  local held, life = lease_of(head), grace
+  if held ~= NO_LEASE then
+    life = grace + math.max(deadline_of(head) - ms, 0)
+  end
+  redis.call('SET', key, fence(version, held), 'PX', life)
+  return '1'
+end
+
 for i, key in ipairs(KEYS) do
   local version = ARGV[1 + i]
-  local head = head_of(key)
-  marks[i] = '0'
-  if version == '' then
-    if head and (state_of(head) ~= 'f' or lease_of(head) ~= NO_LEASE) then
-      redis.call('SET', key, fence(version_of(head), NO_LEASE), 'PX', grace)
-      marks[i] = '1'
-    end
-  elseif not head then
-    redis.call('SET', key, fence(version, NO_LEASE), 'PX', grace)
-    marks[i] = '1'
-  elseif newer(version, version_of(head)) then
-    local left = math.max(deadline_of(head) - ms, 0)
-    redis.call('SET', key, fence(version, lease_of(head)), 'PX', grace + left)
-    marks[i] = '1'
-  end
+  marks[i] = version == '' and forget(key) or outdate(key, version)
 end
 return table.concat(marks)
