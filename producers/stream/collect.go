@@ -85,7 +85,7 @@ func (s *subscription) collect(handling, settling context.Context) {
 		var open bool
 		out, open = s.sent.take(out)
 		answered, left, lost := s.look(handling, out)
-		out, hanging = left, s.regain(handling, append(hanging, lost...))
+		out, hanging = left, s.regain(append(hanging, lost...))
 		if len(answered) > 0 {
 			s.feed.settle(settling, answered)
 			for range len(answered) - len(lost) {
@@ -95,26 +95,29 @@ func (s *subscription) collect(handling, settling context.Context) {
 			continue
 		}
 		if !open && len(out) == 0 {
-			return
+			return // what hangs is left behind
 		}
 		look = s.wait(handling, out, len(hanging) > 0, look)
 	}
 }
 
 // look takes the answered messages out of those that are out. Those whose time is
-// over are told so, and soon after are answered with a failure: these are lost.
+// over are told so, and soon after are answered with a failure: these are lost. When
+// handling has ended, all that are left are handed back.
 func (s *subscription) look(handling context.Context, out []sentMessage) (answered []outcome, left, lost []sentMessage) {
 	now, left := time.Now(), out[:0]
 	stopping := handling.Err() != nil
 	for _, m := range out {
 		err, ok := m.answer(handling)
+		if !ok && stopping {
+			err, ok = errHandedBack, true
+		}
 		age := now.Sub(m.sent)
 		switch {
 		case ok:
 			m.end()
 			answered = append(answered, outcome{m.delivery, err})
-		case stopping, age > s.feed.o.timeout+lingerFor:
-			m.end()
+		case age > s.feed.o.timeout+lingerFor:
 			answered = append(answered, outcome{m.delivery, s.feed.gaveUp(handling)})
 			lost = append(lost, m)
 			s.feed.lose()
@@ -129,16 +132,18 @@ func (s *subscription) look(handling context.Context, out []sentMessage) (answer
 	return answered, left, lost
 }
 
-// regain gives back the slots of those that were answered after all, or need none
-// since nothing more will be sent.
-func (s *subscription) regain(handling context.Context, hanging []sentMessage) []sentMessage {
+// regain gives back the slots of those that were answered after all.
+func (s *subscription) regain(hanging []sentMessage) []sentMessage {
 	left := hanging[:0]
 	for _, m := range hanging {
-		if _, ok := m.answer(handling); ok || handling.Err() != nil {
-			s.feed.regain()
+		select {
+		case <-m.message.Acked():
+		case <-m.message.Nacked():
+		default:
+			left = append(left, m)
 			continue
 		}
-		left = append(left, m)
+		s.feed.regain()
 	}
 	return left
 }
