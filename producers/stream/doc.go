@@ -13,8 +13,9 @@
 //     due time and acknowledged in one atomic step, comes back with a growing,
 //     jittered delay, and is a dead letter after MaxDeliveries, with the reason
 //     and its original fields. What cannot be read is a dead letter at once.
-//   - What is in flight here is never claimed away while this process lives,
-//     however long the handler takes.
+//   - What is in flight here is never claimed away while this process lives. A
+//     handler has Timeout for it: then its context ends, and where it does not return
+//     either, its events are tried again, here or elsewhere, while it keeps its place.
 //   - Trimming removes nothing that a group has not acknowledged; where a topic has
 //     no group at all, nothing that is younger than a day. Dead letters stay until
 //     somebody replays or drops them.
@@ -30,8 +31,8 @@
 // written where PublisherOptions say so.
 //
 // Consumer.Run stops when its context ends and Subscriber at Close: they stop
-// reading, hand back what no handler has seen yet, wait for the handlers that
-// run, acknowledge, and close their client. Test against it with a real Redis
+// reading, hand back what no handler has seen yet, wait up to Grace for the handlers
+// that run, acknowledge, and close their client. Test against it with a real Redis
 // (7.0 or newer); a handler is a function, so it can be tested without one, with
 // messages made by FromEvent.
 package stream
