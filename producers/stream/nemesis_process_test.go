@@ -110,7 +110,11 @@ func (p *nemesisProcess) awaitDeath() {
 func (p *nemesisProcess) stop() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	within(p.t, "the end of "+p.name, p.ended)
+	select {
+	case <-p.ended:
+	case <-time.After(time.Minute):
+		p.t.Fatalf("%s does not stop:\n%s", p.name, p.said)
+	}
 	if p.err != nil {
 		p.t.Errorf("%s stopped with %v:\n%s", p.name, p.err, p.said)
 	}

@@ -26,9 +26,13 @@ func TestMain(m *testing.M) {
 	// watermill's own test double for many subscribers leaves goroutines behind
 	// when a message comes twice.
 	const multiplier = "github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func"
-	// toxiproxy may wait for ever to pass on what it held when its toxic was taken away.
-	const toxic = "github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(multiplier+"2"), goleak.IgnoreAnyFunction(multiplier+"3"), goleak.IgnoreAnyFunction(toxic))
+	// toxiproxy's links may wait for ever to pass on what they held when a toxic was
+	// taken away.
+	const toxiproxy = "github.com/Shopify/toxiproxy/v2"
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction(multiplier+"2"), goleak.IgnoreAnyFunction(multiplier+"3"),
+		goleak.IgnoreAnyFunction(toxiproxy+".(*ToxicLink).read"), goleak.IgnoreAnyFunction(toxiproxy+".(*ToxicLink).write"),
+		goleak.IgnoreAnyFunction(toxiproxy+"/toxics.(*ToxicStub).Run"))
 }
 
 // world is one Redis and what a test needs around it.
