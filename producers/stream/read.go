@@ -86,6 +86,10 @@ func (f *feed) newOnes() []string {
 
 // awaitNew waits for new entries for a while.
 func (f *feed) awaitNew(ctx context.Context, count int) ([]*delivery, error) {
+	// go-redis gives a blocking command ten seconds more than it blocks: so long a
+	// Redis that fell silent would hold up a shutdown.
+	ctx, cancel := context.WithTimeout(ctx, readBlock+settleGrace)
+	defer cancel()
 	found, err := f.client.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group: f.o.group, Consumer: f.o.name, Streams: f.newOnes(), Count: int64(count), Block: readBlock,
 	}).Result()
