@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type FillerOptions struct {
 type FillOptions struct {
 	MinXid  *cache.MinXid   // an entry that has not seen this transaction will not do
 	AtLeast version.Version // an entry that has seen this much will do, however old it is
+
+	Patience time.Duration // for the turn of its load; 100 ms
 }
 
 // Filler makes entries out of what the Loader reads. It is safe for concurrent
@@ -94,8 +97,11 @@ func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptio
 		return "redis", fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err)
 	}
 	stop := f.hold(ctx, lease)
-	loaded, err := f.loader.Load(ctx, v, key)
+	loaded, err := f.loader.loadInTurn(ctx, v, key, cmp.Or(o.Patience, firstPatience))
 	stop()
+	if errors.Is(err, ErrBusy) {
+		return "busy", errors.Join(err, f.giveUp(ctx, lease, "busy"))
+	}
 	if err != nil {
 		return outcomeOf(err), errors.Join(err, f.giveUp(ctx, lease, outcomeOf(err)))
 	}

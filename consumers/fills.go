@@ -30,7 +30,7 @@ const nobodyWaits = time.Minute
 
 // FillsOptions are the choices of Fills. The zero value is usable.
 type FillsOptions struct {
-	Concurrency int // loads at a time in one batch; 8
+	Concurrency int // fills of one view at a time in one batch; 8
 	Log         zerolog.Logger
 }
 
@@ -63,7 +63,9 @@ type request struct {
 
 // Handle works through a batch, each key (and transaction asked for) once. A
 // request whose load fails is announced as failed and done: its reader asks
-// again. While a server is away it is kept, for as long as somebody may wait.
+// again. One for whose load there is no turn is done too: a view whose loads take
+// long must not hold the places of those who ask for others. While a server is away a
+// request is kept, for as long as somebody may wait.
 func (f *Fills) Handle(ctx context.Context, messages []*message.Message) []error {
 	b := newBatch(messages)
 	var order []*request
@@ -85,9 +87,9 @@ func (f *Fills) Handle(ctx context.Context, messages []*message.Message) []error
 			r.asked = e.Time
 		}
 	})
-	errs := together(ctx, f.o.Concurrency, order, f.serve)
+	errs := inLanes(ctx, f.o.Concurrency, order, func(r *request) *view.View { return r.view }, f.serve)
 	for n, r := range order {
-		b.fail(errs[n], r.places...)
+		b.fail(f.conclude(r, errs[n]), r.places...)
 	}
 	return b.result()
 }
@@ -141,9 +143,7 @@ func minXidOf(data json.RawMessage) (*cache.MinXid, error) {
 	return &m, nil
 }
 
-// serve fills one key. That somebody else is at it, or that the key changed
-// meanwhile, is an answer: the announcement tells whom it serves, and whoever is
-// left asks again.
+// serve fills one key.
 func (f *Fills) serve(ctx context.Context, r *request) error {
 	reason, err := f.judge.judge(ctx, r.minXid)
 	if err == nil && reason != "" {
@@ -153,15 +153,23 @@ func (f *Fills) serve(ctx context.Context, r *request) error {
 		if told := f.store.AnnounceFailure(ctx, r.view.Name, r.key, r.minXid, outcomeOf(err)); told != nil {
 			f.o.Log.Debug().Err(told).Msg("failure not announced")
 		}
-	} else {
-		err = f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid})
+		return err
 	}
+	return f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid})
+}
+
+// conclude returns what a request has failed with, nil where it is done. That
+// somebody else is at it, or that the key changed meanwhile, is an answer: the
+// announcement tells whom it serves, and whoever is left asks again.
+func (f *Fills) conclude(r *request, err error) error {
 	if err == nil || errors.Is(err, cache.ErrLeased) || errors.Is(err, cache.ErrRefused) {
 		return nil
 	}
-	err = loadFailure(err)
-	if errors.Is(err, stream.ErrPause) && time.Since(r.asked) < nobodyWaits {
-		return err
+	if !errors.Is(err, ErrBusy) {
+		err = loadFailure(err)
+		if errors.Is(err, stream.ErrPause) && time.Since(r.asked) < nobodyWaits {
+			return err
+		}
 	}
 	f.o.Log.Debug().Err(err).Str("view", r.view.Name).Msg("fill given up")
 	return nil

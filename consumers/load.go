@@ -35,9 +35,14 @@ var (
 	errOwnXid = errors.New("the load writes: it has taken a transaction id")
 )
 
+// firstPatience is how long a load waits for its turn where nothing else is said: a
+// reader waits for an answer for a quarter of a second.
+const firstPatience = 100 * time.Millisecond
+
 // LoaderOptions are the choices of a Loader. The zero value is usable.
 type LoaderOptions struct {
 	Timeout time.Duration // of one load, on the server; 20 s. Fences must outlive it
+	Turns   int           // loads of one view at a time; a third of the pool, so that two slow views leave as much to the others
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer // nil: none
 }
@@ -47,8 +52,10 @@ type LoaderOptions struct {
 type Loader struct {
 	pool    *pgxpool.Pool
 	timeout time.Duration
+	turns   *turns
 	log     zerolog.Logger
 	took    *prometheus.HistogramVec
+	refused *prometheus.CounterVec
 	health  *health
 }
 
@@ -63,10 +70,15 @@ type Loaded struct {
 	Took     time.Duration
 }
 
-// NewLoader makes a loader over the caller's pool.
+// NewLoader makes a loader over the caller's pool. Loads leave an eighth of its
+// connections to whoever else uses it.
 func NewLoader(pool *pgxpool.Pool, o LoaderOptions) (*Loader, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 20 * time.Second
+	}
+	connections := int(pool.Config().MaxConns)
+	if o.Turns <= 0 {
+		o.Turns = max(connections/3, 1)
 	}
 	if o.Timeout < time.Millisecond {
 		return nil, fmt.Errorf("loads cannot end within %s", o.Timeout)
@@ -76,20 +88,48 @@ func NewLoader(pool *pgxpool.Pool, o LoaderOptions) (*Loader, error) {
 		Help:    "Time of one load from PostgreSQL.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 	}, []string{"view", "outcome"})
-	if err := register(o.Metrics, took); err != nil {
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mythic_cache_loads_refused_total",
+		Help: "Loads that did not begin, since too many were under way, by view.",
+	}, []string{"view"})
+	if err := errors.Join(register(o.Metrics, took), register(o.Metrics, refused)); err != nil {
 		return nil, err
 	}
-	return &Loader{pool: pool, timeout: o.Timeout, log: o.Log, took: took, health: newHealth(o.Log)}, nil
+	return &Loader{
+		pool: pool, timeout: o.Timeout, turns: newTurns(o.Turns, connections-connections/8),
+		log: o.Log, took: took, refused: refused, health: newHealth(o.Log),
+	}, nil
 }
 
-// Deadline returns how long a load may take in all, the way to the server
-// included. A lease for a load is longer, a fence longer still.
+// Deadline returns how long a load may take in all once it has its turn, the way to
+// the server included. A lease for a load is longer, a fence longer still.
 func (l *Loader) Deadline() time.Duration { return l.timeout + l.timeout/10 + time.Second }
 
+// BatchDeadline returns how long a batch of loads may take in all, those included
+// that nothing but their Deadline ends. Whoever waits for batches waits longer.
+func (l *Loader) BatchDeadline() time.Duration {
+	// A request may have its transaction judged first, which may take as long as a
+	// load; the second is for giving back leases.
+	return laneFor + 2*l.Deadline() + time.Second
+}
+
 // Load reads the entry of a key in one statement on the primary. Its error wraps
-// ErrNoEpoch or ErrPaused where waiting helps, and is the context's where that
-// has ended.
+// ErrBusy, ErrNoEpoch or ErrPaused where waiting helps, and is the context's where
+// that has ended.
 func (l *Loader) Load(ctx context.Context, v *view.View, key string) (Loaded, error) {
+	return l.loadInTurn(ctx, v, key, firstPatience)
+}
+
+// loadInTurn waits for its turn for so long at most, then loads.
+func (l *Loader) loadInTurn(ctx context.Context, v *view.View, key string, patience time.Duration) (Loaded, error) {
+	give, err := l.turns.take(ctx, v.Name, patience)
+	if err != nil {
+		if errors.Is(err, ErrBusy) {
+			l.refused.WithLabelValues(v.Name).Inc()
+		}
+		return Loaded{}, fmt.Errorf("load %s: %w", v.Name, err)
+	}
+	defer give()
 	start := time.Now()
 	loaded, err := l.load(ctx, v, key)
 	loaded.Took = time.Since(start)

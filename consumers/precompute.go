@@ -17,8 +17,8 @@ import (
 
 // PrecomputerOptions are the choices of a Precomputer. The zero value is usable.
 type PrecomputerOptions struct {
-	Concurrency int           // loads at a time in one batch; 4
-	Patience    time.Duration // how long one key may hold up its batch while others fill it or it keeps changing; 250 ms
+	Concurrency int           // fills of one view at a time in one batch; 8
+	Patience    time.Duration // how long one key may hold up its batch while others fill it, it keeps changing or has no turn; 250 ms
 	Log         zerolog.Logger
 }
 
@@ -35,7 +35,7 @@ type Precomputer struct {
 // NewPrecomputer makes a precomputer of the views' entries.
 func NewPrecomputer(store *cache.Store, filler *Filler, views *view.Set, o PrecomputerOptions) *Precomputer {
 	if o.Concurrency <= 0 {
-		o.Concurrency = 4
+		o.Concurrency = 8
 	}
 	if o.Patience <= 0 {
 		o.Patience = 250 * time.Millisecond
@@ -63,9 +63,9 @@ func (p *Precomputer) Handle(ctx context.Context, messages []*message.Message) [
 		}
 		all.key(cache.Change{View: v, Key: e.Subject, Version: at}, place)
 	})
-	errs := together(ctx, p.o.Concurrency, all.order, p.renew)
+	errs := inLanes(ctx, p.o.Concurrency, all.order, func(c *change) *view.View { return c.View }, p.renew)
 	for n, c := range all.order {
-		b.fail(errs[n], c.places...)
+		b.fail(loadFailure(errs[n]), c.places...)
 	}
 	return b.result()
 }
@@ -75,7 +75,7 @@ func (p *Precomputer) renew(ctx context.Context, c *change) error {
 	patience := time.NewTimer(p.o.Patience)
 	defer patience.Stop()
 	for pause := 5 * time.Millisecond; ; pause *= 2 {
-		err := p.filler.Fill(ctx, c.View, c.Key, FillOptions{AtLeast: c.Version})
+		err := p.filler.Fill(ctx, c.View, c.Key, FillOptions{AtLeast: c.Version, Patience: p.o.Patience})
 		switch {
 		case err == nil:
 			return nil
@@ -87,7 +87,7 @@ func (p *Precomputer) renew(ctx context.Context, c *change) error {
 				return paused(lookErr)
 			}
 		default:
-			return loadFailure(err)
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -114,10 +114,10 @@ func (p *Precomputer) overtaken(ctx context.Context, c *change) (bool, error) {
 }
 
 // loadFailure says to the stream what a failed fill means for its event: an
-// absent server is not the event's fault, and costs no delivery.
+// absent or busy server is not the event's fault, and costs no delivery.
 func loadFailure(err error) error {
 	switch {
-	case errors.Is(err, ErrPaused), errors.Is(err, ErrNoEpoch), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrPaused), errors.Is(err, ErrNoEpoch), errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w: %w", stream.ErrPause, err)
 	case errors.Is(err, errStore):
 		return paused(err)

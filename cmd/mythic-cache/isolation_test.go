@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,72 +117,87 @@ func (s *system) compare(what string, before, during []time.Duration) {
 	}
 }
 
-// stuck are two views of one table. Loads of ids from 1000 on wait for whoever holds
-// the advisory lock 1.
-const stuck = `
+// things are three views of one table. While somebody holds the advisory lock 1, loads
+// of ids from 1000 on do not end in one of them.
+const things = `
 views:
   seen:
     key: [id]
-    load: SELECT json_build_object('n', n, 'w', CASE WHEN id >= 1000 THEN pg_advisory_xact_lock_shared(1)::text END) FROM things WHERE id = $1
-    tables: {things: SELECT id FROM changed}
+    load: SELECT json_build_object('n', n) FROM things WHERE id = $1
+    tables: {things: SELECT id FROM changed WHERE id < 1000}
     http: {path: '/seen/{id}', key: id}
   kept:
     key: [id]
     on_change: precompute
+    load: SELECT json_build_object('n', n) FROM things WHERE id = $1
+    tables: {things: SELECT id FROM changed WHERE id < 1000}
+    http: {path: '/kept/{id}', key: id}
+  slow:
+    key: [id]
+    on_change: precompute
     load: SELECT json_build_object('n', n, 'w', CASE WHEN id >= 1000 THEN pg_advisory_xact_lock_shared(1)::text END) FROM things WHERE id = $1
     tables: {things: SELECT id FROM changed}
-    http: {path: '/kept/{id}', key: id}
+    http: {path: '/slow/{id}', key: id}
 `
 
-// slowKeys is one less than a worker has loads of one batch to precompute, and batches
-// of fills, at a time: with one more, the others wait for them.
-const slowKeys = 3
+const (
+	turns    = connections / 3 // loads of one view at a time
+	slowKeys = 2 * fillBatches // more than there are places for batches, or connections
+)
 
-// Keys whose loads do not come to an end hold up neither the invalidation of others
-// nor their loads, those of their own batch included.
-func TestSlowKeysDelayNoOthers(t *testing.T) {
+// A view that has more slow keys than a worker has places for anything holds up no
+// other view: neither what its readers ask for, nor what is precomputed, nor the
+// invalidation of either, nor run events.
+func TestSlowViewDelaysNoOthers(t *testing.T) {
 	t.Parallel()
 	s := newSystemOfThings(t)
-	before := s.changeTimes(100)
-	lock := s.connect()
-	if _, err := lock.Exec(t.Context(), `SELECT pg_advisory_lock(1)`); err != nil {
-		t.Fatal(err)
-	}
-	s.exec(`UPDATE things SET n = 150`) // one batch of all keys, to precompute
+	before, loadsBefore, runsBefore := s.changeTimes(100, "seen", "kept"), s.loadTimes(110), s.runTimes("BEFORE")
+	unlock := s.stick()
+	stop := s.besiege(slowKeys)
+	s.exec(`UPDATE things SET n = 150`)
+	s.stuck(turns)
+	during, loadsDuring, runsDuring := s.changeTimes(200, "seen", "kept"), s.loadTimes(210), s.runTimes("DURING")
+	s.stuck(turns)
+	stop()
+	s.compare("a change was seen", before, during)
+	s.compare("a change was precomputed", loadsBefore, loadsDuring)
+	s.compare("a run event was kept", runsBefore, runsDuring)
+	unlock()
 	for id := range slowKeys {
-		s.get(fmt.Sprintf("/seen/%d", 1000+id), "") // and a batch for each that a reader asks for
+		s.filled("slow", 1000+id, 150)
+		s.shows("slow", 1000+id, 150)
 	}
-	testserver.Eventually(t, "the slow loads wait", func() error {
-		n := one[int](s, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`)
-		if n != 2*slowKeys {
-			return fmt.Errorf("%d wait", n)
-		}
-		return nil
-	})
+}
+
+// As long as a view has fewer slow keys than turns to load, its other keys do not wait
+// for them either, those of their own batch included.
+func TestSlowKeysDelayNoOthersOfTheirView(t *testing.T) {
+	t.Parallel()
+	s := newSystemOfThings(t)
+	before := s.changeTimes(100, "slow")
+	unlock := s.stick()
+	defer unlock()
+	s.exec(`UPDATE things SET n = 150 WHERE id < $1`, 1000+turns-1) // one batch
+	s.stuck(turns - 1)
 	begun := time.Now()
 	for id := range 20 {
-		s.filled("kept", id)
-		s.shows("kept", id, 150)
+		s.filled("slow", id, 150)
+		s.shows("slow", id, 150)
 	}
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("what is beside the slow ones in a batch was loaded after %s", took)
 	}
-	during := s.changeTimes(200)
-	if a := s.get("/seen/1000", ""); a.status != http.StatusServiceUnavailable {
+	during := s.changeTimes(200, "slow")
+	if a := s.get("/slow/1000", ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("a slow key is not slow: %d %s", a.status, a.body)
 	}
 	s.compare("a change was seen", before, during)
-	if _, err := lock.Exec(t.Context(), `SELECT pg_advisory_unlock(1)`); err != nil {
-		t.Fatal(err)
-	}
-	s.shows("seen", 1000, 150)
-	s.shows("kept", 1000, 150)
 }
 
 func newSystemOfThings(t testing.TB) *system {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "views.yaml")
-	if err := os.WriteFile(file, []byte(stuck), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(things), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := &system{
@@ -194,30 +212,121 @@ func newSystemOfThings(t testing.TB) *system {
 	return s
 }
 
+// stick makes the loads of slow keys wait until the returned function is called.
+func (s *system) stick() (unlock func()) {
+	s.t.Helper()
+	lock := s.connect()
+	if _, err := lock.Exec(s.t.Context(), `SELECT pg_advisory_lock(1)`); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		if _, err := lock.Exec(s.t.Context(), `SELECT pg_advisory_unlock(1)`); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// stuck waits until so many loads wait, and fails where there are more.
+func (s *system) stuck(want int) {
+	s.t.Helper()
+	testserver.Eventually(s.t, "the slow loads wait", func() error {
+		n := one[int](s, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`)
+		if n > want {
+			s.t.Fatalf("%d loads of a view wait, of %d that may", n, want)
+		}
+		if n < want {
+			return fmt.Errorf("%d wait", n)
+		}
+		return nil
+	})
+}
+
+// besiege has that many readers ask for a slow key each, again and again until stop is
+// called.
+func (s *system) besiege(readers int) (stop func()) {
+	s.t.Helper()
+	ended := make(chan struct{})
+	var asking sync.WaitGroup
+	for id := range readers {
+		asking.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				a, err := s.tryRequest(http.MethodGet, fmt.Sprintf("/slow/%d", 1000+id), "", nil, nil)
+				if err != nil || a.status != http.StatusServiceUnavailable {
+					s.t.Errorf("a slow key is not slow: %d %s, %v", a.status, a.body, err)
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		close(ended)
+		asking.Wait()
+	}
+}
+
 // changeTimes measures how long it takes from the commit of a change of one row to
-// the first reader of either view that sees it.
-func (s *system) changeTimes(n int) []time.Duration {
+// the first reader of each of the views that sees it.
+func (s *system) changeTimes(n int, views ...string) []time.Duration {
 	s.t.Helper()
 	var times []time.Duration
 	for id := range 20 {
 		s.exec(`UPDATE things SET n = $2 WHERE id = $1`, id, n)
 		begun := time.Now()
-		s.shows("seen", id, n)
-		s.shows("kept", id, n)
+		for _, name := range views {
+			s.shows(name, id, n)
+		}
 		times = append(times, time.Since(begun))
 	}
 	return times
 }
 
-// filled waits until there is an entry. Nobody asks for it: that would fill it too.
-func (s *system) filled(name string, id int) {
+// loadTimes measures how long it takes from the commit of a change of one row to what
+// is precomputed of it.
+func (s *system) loadTimes(n int) []time.Duration {
 	s.t.Helper()
-	length := func(id int) int64 {
-		return s.client.StrLen(s.t.Context(), fmt.Sprintf("mythic:%s:{%d}", name, id)).Val()
+	var times []time.Duration
+	for id := range 20 {
+		s.exec(`UPDATE things SET n = $2 WHERE id = $1`, id, n)
+		begun := time.Now()
+		s.filled("kept", id, n)
+		times = append(times, time.Since(begun))
 	}
+	return times
+}
+
+// runTimes measures how long it takes from a run's event to its row.
+func (s *system) runTimes(run string) []time.Duration {
+	s.t.Helper()
+	var times []time.Duration
+	for n := range 20 {
+		id := fmt.Sprintf("%s%d", run, n)
+		begun := time.Now()
+		s.publishRun(id)
+		testserver.Eventually(s.t, "the event is kept", func() error {
+			if !one[bool](s, `SELECT EXISTS (SELECT FROM mythic_cache.run_events WHERE run_id = $1)`, id) {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+		times = append(times, time.Since(begun))
+	}
+	return times
+}
+
+// filled waits until the entry has that number. Nobody asks for it: that would fill
+// it too.
+func (s *system) filled(name string, id, n int) {
+	s.t.Helper()
 	testserver.Eventually(s.t, fmt.Sprintf("%s %d is filled", name, id), func() error {
-		if whole, empty := length(id), length(1000); whole <= empty {
-			return fmt.Errorf("%d bytes, as an empty one of %d", whole, empty)
+		entry := s.client.Get(s.t.Context(), fmt.Sprintf("mythic:%s:{%d}", name, id)).Val()
+		if !strings.Contains(entry, fmt.Sprintf(`{"n":%d`, n)) {
+			return fmt.Errorf("%q", entry)
 		}
 		return nil
 	})

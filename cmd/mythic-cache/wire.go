@@ -28,15 +28,25 @@ const (
 	groupWarm       = "warm"
 )
 
-// How much a process takes on at once. Loads share the pool's connections, so
-// more of them would only wait; calls of a model wait for seconds each.
+// How much a process takes on at once. Loads share the pool's connections; calls of a
+// model wait for seconds each. A load that does not end holds its batch, so there are
+// places for more batches than there are loads, which the connections bound.
 const (
 	connections   = 16
 	runsInFlight  = 32
 	asksInFlight  = 64
-	fillBatch     = 64
-	fillBatches   = 4
+	loadBatch     = 64
+	fillBatches   = 2 * connections
+	tableBatches  = connections
 	routerPatient = 12 * time.Second
+)
+
+// How long a handler may take before it is given up. A batch whose loads all come to
+// no end takes consumers.Loader.BatchDeadline, a call of a model a minute and a half.
+// A group is stuck, so says /readyz, when it stands still for longer than either.
+const (
+	batchFor = time.Minute
+	askFor   = 2 * time.Minute
 )
 
 // groups returns the topics of each group. Nobody reads for a model that no view asks.
@@ -121,18 +131,20 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 	})
 	if len(tables) > 0 {
 		precomputer := consumers.NewPrecomputer(w.store, filler, w.views, consumers.PrecomputerOptions{Log: w.log})
-		if err := w.addGroup(schema, groupPrecompute, tables, precomputer.Handle, stream.ConsumerOptions{}); err != nil {
+		if err := w.addGroup(schema, groupPrecompute, tables, precomputer.Handle, stream.ConsumerOptions{
+			BatchSize: loadBatch, Concurrency: tableBatches, Timeout: batchFor,
+		}); err != nil {
 			return err
 		}
 	}
 	fills := consumers.NewFills(w.store, filler, w.views, consumers.FillsOptions{Log: w.log})
 	if err := w.addGroup(schema, groupPrecompute, []string{event.TopicFill}, fills.Handle, stream.ConsumerOptions{
-		BatchSize: fillBatch, Concurrency: fillBatches,
+		BatchSize: loadBatch, Concurrency: fillBatches, Timeout: batchFor,
 	}); err != nil {
 		return err
 	}
 	runs := consumers.NewRuns(pool, filler, w.views, consumers.RunsOptions{Log: w.log})
-	if err := w.addRouted(schema, groupPrecompute, event.TopicRun, runsInFlight, runs.Handle); err != nil {
+	if err := w.addRouted(schema, groupPrecompute, event.TopicRun, runsInFlight, 0, runs.Handle); err != nil {
 		return err
 	}
 	if err := w.addWarmer(schema); err != nil {
@@ -156,10 +168,12 @@ func (w *worker) addGroup(schema *schemaGate, group string, topics []string, h s
 }
 
 // addRouted adds one handler of the app's events, which run through watermill's
-// Router.
-func (w *worker) addRouted(schema *schemaGate, group, topic string, inFlight int, handle func(*message.Message) error) error {
+// Router. Without a timeout it has the stream's.
+func (w *worker) addRouted(
+	schema *schemaGate, group, topic string, inFlight int, timeout time.Duration, handle func(*message.Message) error,
+) error {
 	subscriber, err := stream.NewSubscriber(w.redis.dial, w.keys, stream.SubscriberOptions{
-		Group: group, Name: w.instance, InFlight: inFlight, Log: w.log, Metrics: w.metrics,
+		Group: group, Name: w.instance, InFlight: inFlight, Timeout: timeout, Log: w.log, Metrics: w.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("group %s: %w", group, err)
@@ -215,7 +229,7 @@ func (w *worker) addWarmer(schema *schemaGate) error {
 	if err != nil {
 		return err
 	}
-	return w.addRouted(schema, groupWarm, event.TopicAI, asksInFlight, warmer.Handle)
+	return w.addRouted(schema, groupWarm, event.TopicAI, asksInFlight, askFor, warmer.Handle)
 }
 
 // answersView returns the view that a model answers, or nil.
