@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
@@ -19,14 +20,19 @@ import (
 )
 
 // store opens a store beside the streams.
-func (b *bed) store(addr string) (*cache.Store, error) {
-	return cache.New(cache.Dial(b.dialer(addr)), cache.Options{Prefix: prefix, Log: zerolog.Nop()})
+func (b *bed) store(addr string, log zerolog.Logger) (*cache.Store, error) {
+	return cache.New(cache.Dial(b.dialer(addr)), cache.Options{Prefix: prefix, Log: log})
 }
 
-// invalidating is the program's own way: the batch handler that drops entries.
-func (b *bed) invalidating(of int, addr string) contestant {
+// invalidating is the program's own way: the batch handler that drops entries. Where
+// somebody counts, the store logs what it does.
+func (b *bed) invalidating(of int, addr string, count *told) contestant {
+	log := zerolog.Nop()
+	if count != nil {
+		log = zerolog.New(io.Discard).Hook(count)
+	}
 	return contestant{name: "ours", of: of, do: func(ctx context.Context, done func(int)) error {
-		store, err := b.store(addr)
+		store, err := b.store(addr, log)
 		if err != nil {
 			return err
 		}
@@ -56,7 +62,7 @@ func (b *bed) invalidating(of int, addr string) contestant {
 
 // bareInvalidate runs the store's script once for each key of a batch.
 func (b *bed) bareInvalidate(of int, addr string) (contestant, func() error, error) {
-	store, err := b.store(addr)
+	store, err := b.store(addr, zerolog.Nop())
 	if err != nil {
 		return contestant{}, nil, err
 	}
@@ -109,7 +115,7 @@ func invalidate(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	if err != nil {
 		return nil, errors.Join(err, closeStock())
 	}
-	r, err := b.race(ctx, b.forget, stock, b.invalidating(batchEvents, ""), bare)
+	r, err := b.race(ctx, b.forget, stock, b.invalidating(batchEvents, "", nil), bare)
 	if err := errors.Join(err, closeStock(), closeBare()); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	// As the program does, for all contestants alike.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	defer debug.SetGCPercent(debug.SetGCPercent(200))
 	b, err := newBed(ctx, o)
 	if err != nil {
 		return err
