@@ -80,6 +80,49 @@ func (w *world) write(id string, n int) (pgx.Tx, uint64) {
 	return tx, xid
 }
 
+// hold takes all turns of a view.
+func (w *world) hold(name string) (release func()) {
+	w.Helper()
+	var gives []func()
+	for range w.loader.turns.ofView {
+		give, err := w.loader.turns.take(w.ctx, name, time.Minute)
+		if err != nil {
+			w.Fatal(err)
+		}
+		gives = append(gives, give)
+	}
+	return func() {
+		for _, give := range gives {
+			give()
+		}
+	}
+}
+
+func TestFillsOfABusyViewAreGivenUpAndOthersDone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	heard := w.waiter("slow", "0")
+	release := w.hold("slow")
+	var batch []event.Event
+	for n := range 160 {
+		batch = append(batch, missed("slow", strconv.Itoa(n), ""))
+	}
+	batch = append(batch, missed("thing", "a", ""))
+	begun := time.Now()
+	w.ends(w.fills().Handle(w.ctx, messages(batch...)), make([]error, len(batch))...)
+	// Waiting for turns eight at a time would take twenty times as long.
+	if took := time.Since(begun); took > 10*firstPatience {
+		t.Errorf("a busy view held its batch up for %s", took)
+	}
+	w.wants("thing", "a", `{"n":1}`)
+	if f := <-heard; f.Outcome != cache.Failed || f.Reason != "busy" {
+		t.Errorf("announced: %+v", f)
+	}
+	release()
+	w.fill("slow", "0") // the lease was given back
+}
+
 func TestFillsJudgeTheTransactionThatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)

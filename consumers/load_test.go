@@ -2,6 +2,8 @@ package consumers
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +134,56 @@ func TestLoadEndsInTime(t *testing.T) {
 	if sqlState(err) != pgQueryCanceled || errors.Is(err, ErrPaused) || outcomeOf(err) != "timeout" {
 		t.Errorf("a load that takes too long: %v", err)
 	}
+}
+
+// One view may have so many loads at a time, and no more of them wait for long.
+func TestLoadsOfAViewAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	turns := int(w.pool.Config().MaxConns) / 3
+	for n := range turns {
+		w.set(strconv.Itoa(n), n)
+	}
+	release := w.blockLoads()
+	ended := make(chan error, turns)
+	for n := range turns {
+		go func() {
+			_, err := w.loader.Load(w.ctx, w.view("slow"), strconv.Itoa(n))
+			ended <- err
+		}()
+	}
+	testserver.Eventually(t, "all turns are taken", func() error {
+		if n := w.waiting(); n != turns {
+			return fmt.Errorf("%d loads wait", n)
+		}
+		return nil
+	})
+	if _, err := w.loader.Load(w.ctx, w.view("slow"), "one more"); !errors.Is(err, ErrBusy) {
+		t.Errorf("one load more than a view may have: %v", err)
+	}
+	if _, err := w.loader.Load(w.ctx, w.view("thing"), "a"); err != nil {
+		t.Errorf("a load of another view: %v", err)
+	}
+	release()
+	for range turns {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := w.loader.Load(w.ctx, w.view("slow"), "one more"); err != nil {
+		t.Errorf("a load after the others: %v", err)
+	}
+}
+
+// waiting returns how many loads are held up.
+func (w *world) waiting() int {
+	w.Helper()
+	n, err := strconv.Atoi(w.text(`SELECT count(*)::text FROM pg_locks
+		WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return n
 }
 
 func TestLoadPausesWhilePostgresIsAway(t *testing.T) {

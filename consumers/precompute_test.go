@@ -141,6 +141,26 @@ func TestPrecomputerPausesWhilePostgresIsAwayAndInvalidationGoesOn(t *testing.T)
 	w.wants("thing", "a", `{"n":2}`)
 }
 
+func TestPrecomputerComesBackToABusyView(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things+`
+  other:
+    key: [id]
+    on_change: precompute
+    load: SELECT json_build_object('n', n) FROM things WHERE id = $1
+    tables: {things: SELECT id FROM changed}
+`)
+	p := w.precomputer(10 * time.Millisecond)
+	at := w.set("a", 1)
+	release := w.hold("thing")
+	batch := messages(changed("thing", "a", at), changed("other", "a", at))
+	w.ends(p.Handle(w.ctx, batch), stream.ErrPause, nil)
+	w.wants("other", "a", `{"n":1}`)
+	release()
+	w.ends(p.Handle(w.ctx, batch), nil, nil)
+	w.wants("thing", "a", `{"n":1}`)
+}
+
 // After a failover loads may still go to the old primary, whose epoch is older
 // than the event's.
 func TestPrecomputerPutsNothingOlderThanTheChange(t *testing.T) {
