@@ -16,14 +16,14 @@ func (m *memo) seek(ctx context.Context, q question, f *flight) result {
 	// The lease of one who hangs is over by then, and there was time to look.
 	patience := time.NewTimer(m.callFor + m.leaseFor + 2*lookAgain)
 	defer patience.Stop()
-	for {
+	for last := false; ; {
 		lease, err := m.take(ctx, q.key)
 		switch {
 		case err == nil:
 			return m.hold(ctx, q, f, lease)
 		case ended(ctx) != nil:
 			return result{err: ended(ctx)}
-		case !errors.Is(err, ErrLeased):
+		case last, !errors.Is(err, ErrLeased):
 			m.failed(ctx, q.key, err)
 			return m.bypass(ctx, q, f)
 		}
@@ -32,8 +32,7 @@ func (m *memo) seek(ctx context.Context, q question, f *flight) result {
 		case <-heard:
 		case <-look.C:
 		case <-patience.C:
-			m.failed(ctx, q.key, err)
-			return m.bypass(ctx, q, f)
+			last = true
 		case <-ctx.Done():
 			look.Stop()
 			return result{err: ctx.Err()}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mythiccache/cache"
+	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 )
 
@@ -131,6 +132,81 @@ func TestThroughHeedsContexts(t *testing.T) {
 	made.expect(t, 1)
 }
 
+// together has one ask and twenty more join it while another holds the lease, and
+// then gives the lease back, so that the first one's call begins.
+func together(t *testing.T, s *cache.Store, th *cache.Through[report], lead func(), call func(context.Context) (report, error)) []<-chan asked {
+	t.Helper()
+	held, err := s.Lease(t.Context(), &view.View{Name: "through:reports", Model: true}, "a", long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go lead()
+	missed(t, s, 2) // it waits, and has looked again
+	var others []<-chan asked
+	for range 20 {
+		others = append(others, ask(t.Context(), th, call))
+	}
+	missed(t, s, 25)
+	if err := s.Abandon(t.Context(), held, "it is over"); err != nil {
+		t.Fatal(err)
+	}
+	return others
+}
+
+// One who gives up in a call does not fail those who asked before it began.
+func TestThroughDoesNotShareTheEndOfAContext(t *testing.T) {
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	th := through(t, s, cache.ThroughOptions[report]{})
+	call := newBlocked()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := make(chan error, 1)
+	var made calls
+	others := together(t, s, th, func() {
+		_, err := th.Do(ctx, "a", call.report)
+		first <- err
+	}, made.report)
+	hear(t, call.begun)
+	cancel()
+	if err := hear(t, first); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gave up has %v", err)
+	}
+	for _, c := range others {
+		if a := hear(t, c); a.err != nil || a.report.Pages != 1 {
+			t.Errorf("who waited has %+v", a)
+		}
+	}
+}
+
+// Nor do they all fall over who asked before a call that panics.
+func TestThroughSharesAPanicAsAnError(t *testing.T) {
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	th := through(t, s, cache.ThroughOptions[report]{})
+	fell := make(chan any, 1)
+	var made calls
+	others := together(t, s, th, func() {
+		defer func() { fell <- recover() }()
+		_, _ = th.Do(t.Context(), "a", func(context.Context) (report, error) { panic("fell over") })
+	}, made.report)
+	if value := hear(t, fell); value != "fell over" {
+		t.Errorf("recovered %v", value)
+	}
+	told := 0
+	for _, c := range others {
+		a := hear(t, c)
+		switch {
+		case a.err == nil && a.report.Pages == 1: // who joined too late for the first call
+		case a.err != nil && strings.Contains(a.err.Error(), "did not return"):
+			told++
+		default:
+			t.Errorf("who waited has %+v", a)
+		}
+	}
+	if told == 0 {
+		t.Error("nobody was told")
+	}
+}
+
 // What was made is kept, even if its caller has gone meanwhile.
 func TestThroughKeepsWhatWasMadeInVain(t *testing.T) {
 	s := newStore(t, testserver.NewRedis(t), cache.Options{})
@@ -153,7 +229,9 @@ func TestThroughGivesUpAFunctionThatHangs(t *testing.T) {
 	r := testserver.NewRedis(t)
 	s, other := newStore(t, r, cache.Options{}), newStore(t, r, cache.Options{})
 	o := cache.ThroughOptions[report]{CallFor: 200 * time.Millisecond, LeaseFor: 200 * time.Millisecond, RedisFor: 100 * time.Millisecond}
-	th, elsewhere := through(t, s, o), through(t, other, o)
+	th := through(t, s, o)
+	o.RedisFor = time.Minute // so that only the lease decides
+	elsewhere := through(t, other, o)
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	first := ask(t.Context(), th, func(context.Context) (report, error) {
 		close(begun)
@@ -167,6 +245,9 @@ func TestThroughGivesUpAFunctionThatHangs(t *testing.T) {
 		if a := hear(t, c); a.err != nil || a.report.Pages == 99 {
 			t.Errorf("who waited has %+v", a)
 		}
+	}
+	if elsewhere.Bypassed() != 0 {
+		t.Error("the lease of the one that hangs did not run out")
 	}
 	close(goOn)
 	if a := hear(t, first); a.err != nil || a.report.Pages != 99 {

@@ -316,7 +316,7 @@ func TestThroughDoesNotKeepErrors(t *testing.T) {
 	r := testserver.NewRedis(t)
 	s, other := newStore(t, r, cache.Options{}), newStore(t, r, cache.Options{})
 	// A lease that is not given back would hold up the test.
-	o := cache.ThroughOptions[report]{LeaseFor: long}
+	o := cache.ThroughOptions[report]{LeaseFor: long, OnError: func(_ context.Context, _ string, err error) { t.Error(err) }}
 	th, elsewhere := through(t, s, o), through(t, other, o)
 	errBroken := errors.New("broken")
 	if _, err := th.Do(t.Context(), "a", func(context.Context) (report, error) { return report{Pages: 7}, errBroken }); err != errBroken { //nolint:errorlint // as it is
@@ -402,12 +402,16 @@ func TestThroughPassesPanicsOn(t *testing.T) {
 	var made calls
 	waiting := ask(t.Context(), elsewhere, made.report) // for the lease
 	missed(t, other, 1)
+	late := ask(t.Context(), th, made.report) // for the call
+	missed(t, s, 3)
 	close(goOn)
 	if value := hear(t, fell); value != "fell over" {
 		t.Errorf("recovered %v", value)
 	}
-	if a := hear(t, waiting); a.err != nil || a.report.Pages != 1 {
-		t.Errorf("who waited has %+v", a)
+	for _, c := range []<-chan asked{waiting, late} {
+		if a := hear(t, c); a.err != nil || a.report.Pages != 1 {
+			t.Errorf("who waited has %+v", a)
+		}
 	}
-	wantPages(t, th, made.report, 1)
+	made.expect(t, 1)
 }
