@@ -132,6 +132,16 @@ func TestThroughHeedsContexts(t *testing.T) {
 	made.expect(t, 1)
 }
 
+func TestThroughBoundsACall(t *testing.T) {
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	th := through(t, s, cache.ThroughOptions[report]{CallFor: 50 * time.Millisecond, LeaseFor: long})
+	if a := hear(t, ask(t.Context(), th, newBlocked().report)); !errors.Is(a.err, context.DeadlineExceeded) {
+		t.Errorf("a call that takes too long ends with %+v", a)
+	}
+	var made calls
+	wantPages(t, th, made.report, 1)
+}
+
 // together has one ask and twenty more join it while another holds the lease, and
 // then gives the lease back, so that the first one's call begins.
 func together(t *testing.T, s *cache.Store, th *cache.Through[report], lead func(), call func(context.Context) (report, error)) []<-chan asked {
