@@ -3,6 +3,7 @@
 
 local SCHEMA = '1'
 local WIDTH = 72
+local LAST = '71' -- of the header; as text, since Redis would make text of a number
 local LEASE = 38 -- token of 8 bytes, deadline of 6
 local NO_LEASE = string.rep('\0', 14)
 local NO_VALUE = string.rep('\0', 20) -- saved, fresh until, cost, run
@@ -28,7 +29,7 @@ local function head_in(text)
 end
 
 -- The header of an entry, or nil.
-local function head_of(key) return head_in(redis.pcall('GETRANGE', key, 0, WIDTH - 1)) end
+local function head_of(key) return head_in(redis.pcall('GETRANGE', key, '0', LAST)) end
 
 local function state_of(head) return string.sub(head, 2, 2) end
 local function version_of(head) return string.sub(head, 3, 38) end
@@ -64,4 +65,25 @@ local function outlive(key, ms)
   if redis.call('PTTL', key) < ms then
     redis.call('PEXPIRE', key, ms)
   end
+end
+
+-- Stores an entry, header and all, unless something newer was applied meanwhile.
+-- Either way the lease ends. A put whose reply was lost comes again: it finds its
+-- own value, and is accepted again. Returns why it was refused, empty where it was
+-- not.
+local function store(key, token, same_redis, entry, ms)
+  local head = head_of(key)
+  if not head or token_of(head) ~= token then
+    return head and head == head_in(entry) and '' or 'the lease is gone'
+  end
+  if not same_redis then
+    redis.call('SETRANGE', key, LEASE, NO_LEASE)
+    return 'redis was restarted since the lease was taken'
+  end
+  if newer(version_of(head), version_of(entry)) then
+    redis.call('SETRANGE', key, LEASE, NO_LEASE)
+    return 'the key has changed since'
+  end
+  redis.call('SET', key, entry, 'PX', ms)
+  return ''
 end
