@@ -2,8 +2,8 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -78,7 +78,7 @@ func (f *feed) claim(ctx context.Context) {
 			if err != nil || ctx.Err() != nil {
 				break
 			}
-			err = f.claimTopic(ctx, topic, "", f.o.claimAfter)
+			err = f.claimTopic(ctx, topic, claims{idle: f.o.claimAfter})
 		}
 		if err == nil && time.Since(swept) > idleConsumer {
 			swept = time.Now()
@@ -112,92 +112,118 @@ func (f *feed) orphaned(ctx context.Context) ([]string, error) {
 	return topics, nil
 }
 
-// claimTopic takes over what is pending in a topic, of one consumer or of any,
-// untouched for so long, and not in flight here.
+// claims say what is to be taken over.
+type claims struct {
+	consumer string        // of this one alone; empty: of any
+	idle     time.Duration // untouched for so long
+	lost     bool          // on their way here: nobody has had them
+}
+
+// claimTopic takes over what is pending in a topic and not in flight here.
 //
 // What has been delivered half as often as an event may be, and never answered, may
 // be what kills those who handle it. Such entries are taken over last, one after the
 // other: in one batch, each death would count as a delivery of all of them.
-func (f *feed) claimTopic(ctx context.Context, topic, consumer string, idle time.Duration) error {
+func (f *feed) claimTopic(ctx context.Context, topic string, c claims) (err error) {
 	stream, start := f.keys.Topic(topic), "-"
+	size := newSizing(f.o.batchSize, f.claimFailed.Load())
+	defer func() { f.claimFailed.Store(err != nil) }()
 	var suspects []redis.XPendingExt
 	for f.slots.wait(ctx) {
-		page := f.room()
+		page := min(size.count(), f.room())
 		pending, err := f.client.XPendingExt(ctx, &redis.XPendingExtArgs{
-			Stream: stream, Group: f.o.group, Idle: idle, Start: start, End: "+",
-			Count: int64(page), Consumer: consumer,
+			Stream: stream, Group: f.o.group, Idle: c.idle, Start: start, End: "+",
+			Count: int64(page), Consumer: c.consumer,
 		}).Result()
 		if err != nil {
 			return fmt.Errorf("look for pending entries of %s: %w", topic, err)
 		}
-		deliveries := map[string]int{}
-		var ids []string
+		var wanted []redis.XPendingExt
 		for _, p := range pending {
 			switch {
 			case f.flight.has(topic, p.ID):
-			case consumer == "" && int(p.RetryCount) >= max(f.o.maxDeliveries/2, 2):
+			case !c.lost && int(p.RetryCount) >= f.suspicious():
 				suspects = append(suspects, p)
 			default:
-				ids = append(ids, p.ID)
-				deliveries[p.ID] = int(p.RetryCount) + 1
+				wanted = append(wanted, p)
 			}
 		}
-		if _, err := f.takeOver(ctx, topic, idle, ids, deliveries); err != nil {
+		ds, err := f.takeOver(ctx, topic, c, wanted)
+		if err != nil {
 			return err
 		}
+		size.note(ds, len(wanted))
 		if len(pending) < page {
-			return f.takeOverAlone(ctx, topic, idle, suspects)
+			return f.takeOverAlone(ctx, topic, c, suspects)
 		}
 		start = "(" + pending[len(pending)-1].ID
 	}
 	return ctx.Err()
 }
 
+// suspicious is how many deliveries without an answer make a suspect.
+func (f *feed) suspicious() int { return max(f.o.maxDeliveries/2, 2) }
+
 // takeOver claims entries and delivers those that it got.
-func (f *feed) takeOver(ctx context.Context, topic string, idle time.Duration, ids []string, deliveries map[string]int) ([]*delivery, error) {
-	if len(ids) == 0 {
-		return nil, nil
+func (f *feed) takeOver(ctx context.Context, topic string, c claims, wanted []redis.XPendingExt) ([]*delivery, error) {
+	byCount := map[int][]any{}
+	for _, p := range wanted {
+		n := int(p.RetryCount)
+		if !c.lost {
+			n++
+		}
+		byCount[n] = append(byCount[n], p.ID)
 	}
-	// Whoever else claims them at this moment makes them young, so that
-	// one of us gets each. Not ctx: what is claimed must be handed back.
-	claimed, err := f.client.XClaim(context.WithoutCancel(ctx), &redis.XClaimArgs{
-		Stream: f.keys.Topic(topic), Group: f.o.group, Consumer: f.o.name, MinIdle: idle, Messages: ids,
-	}).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("claim entries of %s: %w", topic, err)
+	var all []*delivery
+	for _, deliveries := range slices.Sorted(maps.Keys(byCount)) {
+		ds, err := f.xclaim(ctx, topic, c.idle, byCount[deliveries], deliveries)
+		if err != nil {
+			return all, fmt.Errorf("claim entries of %s: %w", topic, err)
+		}
+		all = append(all, ds...)
+		if len(ds) > 0 {
+			f.o.metrics.claimed(f.o.group, topic, len(ds))
+			f.o.log.Info().Str("topic", topic).Int("entries", len(ds)).Msg("took over pending entries")
+			f.admit(ctx, slices.Clone(ds))
+		}
 	}
-	ds := make([]*delivery, 0, len(claimed))
-	for _, m := range claimed {
-		ds = append(ds, &delivery{topic: topic, id: m.ID, fields: fieldsOf(m.Values), deliveries: deliveries[m.ID], over: make(chan struct{})})
+	return all, nil
+}
+
+// xclaim claims entries, which have then been delivered so often: a number, so that a
+// claim whose answer gets lost and is repeated counts once. Whoever else claims them
+// at this moment makes them young, so that one of us gets each.
+func (f *feed) xclaim(ctx context.Context, topic string, idle time.Duration, ids []any, deliveries int) ([]*delivery, error) {
+	args := append([]any{"XCLAIM", f.keys.Topic(topic), f.o.group, f.o.name, idle.Milliseconds()}, ids...)
+	args = append(args, "RETRYCOUNT", deliveries)
+	var a answer
+	// Not ctx: what is claimed must be handed back.
+	ctx = context.WithoutCancel(ctx)
+	if err := f.client.Process(ctx, redis.NewRawWriteToCmd(ctx, &a, args...)); err != nil {
+		return nil, err
 	}
-	if len(ds) > 0 {
-		f.o.metrics.claimed(f.o.group, topic, len(ds))
-		f.o.log.Info().Str("topic", topic).Int("entries", len(ds)).Msg("took over pending entries")
-		f.admit(ctx, slices.Clone(ds))
-	}
-	return ds, nil
+	var ds []*delivery
+	err := readEntries(a.bytes, func(id string, values fields) {
+		ds = append(ds, &delivery{topic: topic, id: id, fields: values, deliveries: deliveries, over: make(chan struct{})})
+	})
+	return ds, err
 }
 
 // takeOverAlone takes over one entry after the other, each when the one before it
-// is no longer in flight.
-func (f *feed) takeOverAlone(ctx context.Context, topic string, idle time.Duration, suspects []redis.XPendingExt) error {
+// is no longer in flight. A slow handler holds that up for a while only: what kills
+// does so soon.
+func (f *feed) takeOverAlone(ctx context.Context, topic string, c claims, suspects []redis.XPendingExt) error {
 	for _, p := range suspects {
 		if !f.slots.wait(ctx) || !f.gate.wait(ctx) {
 			return ctx.Err()
 		}
-		ds, err := f.takeOver(ctx, topic, idle, []string{p.ID}, map[string]int{p.ID: int(p.RetryCount) + 1})
+		ds, err := f.takeOver(ctx, topic, c, []redis.XPendingExt{p})
 		if err != nil {
 			return err
 		}
-		for _, d := range ds {
-			select {
-			case <-d.over:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+		f.awaitOver(ctx, ds, f.o.claimAfter)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // sweep takes consumers out of the group that are long gone.

@@ -11,6 +11,7 @@ type sentMessage struct {
 	*delivery
 	end  context.CancelFunc // of its context
 	sent time.Time
+	told time.Time // that its time is over
 }
 
 // answer returns how a message was answered, false while it was not.
@@ -95,7 +96,8 @@ func (s *subscription) collect(handling, settling context.Context) {
 			continue
 		}
 		if !open && len(out) == 0 {
-			return // what hangs is left behind
+			s.feed.leaveBehind(len(hanging))
+			return
 		}
 		look = s.wait(handling, out, len(hanging) > 0, look)
 	}
@@ -112,18 +114,18 @@ func (s *subscription) look(handling context.Context, out []sentMessage) (answer
 		if !ok && stopping {
 			err, ok = errHandedBack, true
 		}
-		age := now.Sub(m.sent)
 		switch {
 		case ok:
 			m.end()
 			answered = append(answered, outcome{m.delivery, err})
-		case age > s.feed.o.timeout+lingerFor:
-			answered = append(answered, outcome{m.delivery, s.feed.gaveUp(handling)})
+		case !m.told.IsZero() && now.Sub(m.told) > lingerFor:
+			answered = append(answered, outcome{m.delivery, s.feed.gaveUp(handling, m.delivery, true)})
 			lost = append(lost, m)
 			s.feed.lose()
 		default:
-			if age > s.feed.o.timeout {
+			if m.told.IsZero() && now.Sub(m.sent) > s.feed.o.timeout {
 				m.end()
+				m.told = now
 			}
 			left = append(left, m)
 		}
@@ -157,16 +159,16 @@ func (s *subscription) wait(handling context.Context, out []sentMessage, hanging
 	}
 	timer := time.NewTimer(look)
 	defer timer.Stop()
-	var acked, nacked <-chan struct{}
+	var acked, nacked, ended <-chan struct{}
 	if len(out) > 0 {
-		acked, nacked = out[0].message.Acked(), out[0].message.Nacked()
+		acked, nacked, ended = out[0].message.Acked(), out[0].message.Nacked(), handling.Done()
 	}
 	select {
 	case <-s.sent.news:
 		return lookLeast
 	case <-acked:
 	case <-nacked:
-	case <-handling.Done():
+	case <-ended:
 	case <-timer.C:
 		return min(2*look, lookMost)
 	}

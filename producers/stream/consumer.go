@@ -107,8 +107,12 @@ func (c *Consumer) handle(ctx context.Context, batch []*delivery) ([]outcome, lo
 	if len(batch) > 1 && errors.As(errs[0], &p) {
 		// One of them made it panic. Alone, the others need not pay for it.
 		for i := range batch {
-			alone, more := c.bounded(ctx, batch[i:i+1])
-			errs[i], lost = alone[0], append(lost, more...)
+			if errs[i] = errHandedBack; len(lost) > 0 {
+				continue // to another call, since one hangs in this one's place
+			}
+			var alone []error
+			alone, lost = c.bounded(ctx, batch[i:i+1])
+			errs[i] = alone[0]
 		}
 	}
 	outcomes := make([]outcome, len(batch))
@@ -151,7 +155,11 @@ func (c *Consumer) bounded(ctx context.Context, batch []*delivery) ([]error, los
 	case errs := <-called:
 		return errs, nil
 	case <-time.After(lingerFor):
-		return slices.Repeat([]error{c.feed.gaveUp(ctx)}, len(batch)), lostCalls{over}
+		errs := make([]error, len(batch))
+		for i, d := range batch {
+			errs[i] = c.feed.gaveUp(ctx, d, len(batch) == 1)
+		}
+		return errs, lostCalls{over}
 	}
 }
 

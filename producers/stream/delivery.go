@@ -36,6 +36,7 @@ func EntryOf(m *message.Message) (Entry, bool) {
 type delivery struct {
 	topic, id  string
 	fields     fields
+	kind       string    // type of the event, where it has one
 	deliveries int       // this one included
 	parked     bool      // it comes from the parked set; its stream entry is acknowledged
 	first      time.Time // when it first failed
@@ -63,14 +64,6 @@ func (d *delivery) end() {
 }
 
 func (d *delivery) ref() ref { return ref{topic: d.topic, id: d.id} }
-
-// eventType returns the type of the event, for those who sort dead letters.
-func (d *delivery) eventType() string {
-	if d.message == nil {
-		return ""
-	}
-	return d.message.Metadata[event.FieldType]
-}
 
 type deliveryKey struct{}
 

@@ -19,6 +19,10 @@ var (
 	// fault (a database is away, say): it comes back and the delivery does not
 	// count. While nothing but pauses is heard, less is read.
 	ErrPause = errors.New("handler paused")
+
+	// ErrLater is an ErrPause that says nothing of other events: this one has to wait
+	// for its turn, and comes back in half a second or so. Reading goes on.
+	ErrLater = fmt.Errorf("%w for this event", ErrPause)
 )
 
 // errNacked is the reason of a Nack for which nobody gave one.

@@ -34,6 +34,8 @@ type feed struct {
 	take   *redis.Script
 	answer answer // to reads that do not wait
 
+	claimFailed atomic.Bool // the last claim of a topic
+
 	lost atomic.Int64 // calls of the handler that were given up and still hold a slot
 
 	mu  sync.Mutex

@@ -17,12 +17,17 @@ var errHangs = errors.New("handler does not return")
 type lostCalls []<-chan struct{}
 
 // gaveUp is how a delivery ends whose handler did not return: where it was told to
-// end by a shutdown, that is not the event's fault.
-func (f *feed) gaveUp(ctx context.Context) error {
+// end by a shutdown, that is not the event's fault. One that hangs twice, and alone,
+// is not tried again: each time takes a place for good.
+func (f *feed) gaveUp(ctx context.Context, d *delivery, alone bool) error {
 	if ctx.Err() != nil {
 		return errHandedBack
 	}
-	return fmt.Errorf("%w within %s", errHangs, f.o.timeout)
+	err := fmt.Errorf("%w within %s", errHangs, f.o.timeout)
+	if alone && d.deliveries > 1 {
+		err = fmt.Errorf("%w: %w", ErrReject, err)
+	}
+	return err
 }
 
 // giveWhenOver gives a slot back, once the calls that hang in it have returned: they
@@ -47,6 +52,12 @@ func (f *feed) lose() {
 	f.o.metrics.hangs(f.o.group, 1)
 	f.o.log.Error().Strs("topics", f.o.topics).Dur("after", f.o.timeout).Int64("hanging", n).Int("of", cap(f.slots)).
 		Msg("handler does not return, its events are tried again elsewhere")
+}
+
+// leaveBehind forgets slots that are lost for good, since nobody will want them.
+func (f *feed) leaveBehind(n int) {
+	f.lost.Add(-int64(n))
+	f.o.metrics.hangs(f.o.group, -float64(n))
 }
 
 // regain gives back a slot that was lost.

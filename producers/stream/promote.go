@@ -97,7 +97,7 @@ func (f *feed) takeDue(ctx context.Context) (due, error) {
 	}
 	// Not ctx: what is taken must be delivered or handed back.
 	reply, err := f.take.Run(context.WithoutCancel(ctx), f.client, keys,
-		f.room(), f.o.claimAfter.Milliseconds(), max(f.o.maxDeliveries/2, 2)).Slice()
+		f.room(), f.o.claimAfter.Milliseconds(), f.suspicious(), readBytes).Slice()
 	if err != nil {
 		return due{}, fmt.Errorf("take parked events: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"mythiccache/producers/event"
 )
 
 // read brings new entries until ctx ends. Before the first ones, and whenever
@@ -26,8 +28,8 @@ func (f *feed) read(ctx context.Context) {
 	defer waker.Wait()
 	defer close(done)
 
-	fresh, failures := true, 0
-	size := newSizing(f.o.batchSize)
+	began, fresh, failures := false, true, 0
+	size := newSizing(f.o.batchSize, false)
 	for f.slots.wait(ctx) && f.gate.wait(ctx) {
 		select {
 		case <-f.conns.changed:
@@ -35,35 +37,47 @@ func (f *feed) read(ctx context.Context) {
 		default:
 		}
 		count := min(size.count(), f.room())
-		ds, err := f.readOnce(ctx, fresh, count, size.more)
+		if fresh {
+			if err := f.begin(ctx, began); err != nil {
+				f.report(err)
+				failures++
+				pause(ctx, backoff(50*time.Millisecond, time.Second, failures))
+				continue
+			}
+			began, fresh = true, false
+		}
+		ds, err := f.readOnce(ctx, count, size.more)
 		if err != nil {
-			fresh = true
+			fresh, size = true, newSizing(f.o.batchSize, true)
 			f.report(err)
 			failures++
 			pause(ctx, backoff(50*time.Millisecond, time.Second, failures))
 			continue
 		}
-		fresh, failures = false, 0
+		failures = 0
 		f.report(nil)
 		size.note(ds, count)
 		f.admit(ctx, ds)
 	}
 }
 
-// readOnce makes one read; a first one makes the groups and takes up what is
-// pending. Where there is more, it does not wait.
-func (f *feed) readOnce(ctx context.Context, first bool, count int, more bool) ([]*delivery, error) {
-	if first {
-		if err := f.createGroups(ctx); err != nil {
-			return nil, err
-		}
-		for _, topic := range f.o.topics {
-			if err := f.claimTopic(ctx, topic, f.o.name, 0); err != nil {
-				return nil, err
-			}
-		}
-		f.report(nil)
+// begin makes the groups and takes up what is pending for this consumer. What was
+// read by this very run and never came counts as not delivered.
+func (f *feed) begin(ctx context.Context, began bool) error {
+	if err := f.createGroups(ctx); err != nil {
+		return err
 	}
+	for _, topic := range f.o.topics {
+		if err := f.claimTopic(ctx, topic, claims{consumer: f.o.name, lost: began}); err != nil {
+			return err
+		}
+	}
+	f.report(nil)
+	return nil
+}
+
+// readOnce makes one read. Where there is more, it does not wait.
+func (f *feed) readOnce(ctx context.Context, count int, more bool) ([]*delivery, error) {
 	// Not ctx: what Redis has sent must be read, or it stays pending for nobody.
 	ctx = context.WithoutCancel(ctx)
 	if more {
@@ -167,6 +181,7 @@ func (f *feed) judge(d *delivery) error {
 	if d.message, err = decode(d.id, d.fields); err != nil {
 		return fmt.Errorf("%w: %w", ErrReject, err)
 	}
+	d.kind = d.message.Metadata[event.FieldType] // now: a handler may change the message
 	if f.o.events {
 		d.event, d.malformed = parse(d.message, d)
 		d.parsed = true

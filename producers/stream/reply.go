@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// A reader of what XREADGROUP answers, as it comes from the connection. go-redis
+// A reader of what XREADGROUP and XCLAIM answer, as it comes from the connection. go-redis
 // makes a map of boxed values of each entry, which costs more than all else that is
 // done with it; here an entry is one string, of which its fields are parts.
 //
 // RESP: https://redis.io/docs/latest/develop/reference/protocol-spec/
 
-// errReply says that an answer is not as XREADGROUP's are.
-var errReply = errors.New("odd reply to XREADGROUP")
+// errReply says that an answer is not as those are that bring entries.
+var errReply = errors.New("odd reply of Redis")
 
 // refusal is an error that Redis answered. It is a redis.Error.
 type refusal string
@@ -59,6 +59,15 @@ func readReply(raw []byte, found func(stream, id string, f fields)) error {
 	return nil
 }
 
+// readEntries calls found with each entry of an answer to XCLAIM.
+func readEntries(raw []byte, found func(id string, f fields)) error {
+	if len(raw) > 0 && raw[0] == '-' {
+		return refusal(bytes.TrimRight(raw[1:], "\r\n"))
+	}
+	r := &reply{raw: raw}
+	return r.entries("", func(_, id string, f fields) { found(id, f) })
+}
+
 func (r *reply) entries(stream string, found func(stream, id string, f fields)) error {
 	n, err := r.length("*")
 	if err != nil {
@@ -67,8 +76,10 @@ func (r *reply) entries(stream string, found func(stream, id string, f fields)) 
 	var parts [][2]int // where the texts of an entry are
 	for range n {
 		begin := r.at
-		if _, err := r.length("*"); err != nil {
+		if n, err := r.length("*"); err != nil {
 			return err
+		} else if n == 0 {
+			continue // an entry that is gone
 		}
 		parts = parts[:0]
 		if parts, err = r.part(parts); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -18,6 +19,10 @@ type outcome struct {
 
 // parkMost bounds the delay of a parked event.
 const parkMost = 5 * time.Minute
+
+// laterLeast is how soon an event comes back that has to wait for its turn; spread up
+// to twice as late.
+const laterLeast = 500 * time.Millisecond
 
 // A dead letter has its event's own fields and these.
 const (
@@ -61,7 +66,7 @@ func (f *feed) settle(ctx context.Context, outcomes []outcome) {
 	if len(dead) > 0 { // one line for all, since bad events come in floods
 		first := dead[0]
 		f.o.log.Warn().Int("events", len(dead)).Str("topic", first.d.topic).Str("entry", first.d.id).
-			Str("type", first.d.eventType()).Int("deliveries", first.d.deliveries).AnErr("first", first.err).
+			Str("type", first.d.kind).Int("deliveries", first.d.deliveries).AnErr("first", first.err).
 			Msg("events became dead letters")
 	}
 	if len(back) > 0 {
@@ -85,8 +90,13 @@ func (f *feed) settle(ctx context.Context, outcomes []outcome) {
 			break
 		}
 	}
+	parked := false
 	for _, o := range outcomes {
 		f.flight.remove(o.d)
+		parked = parked || o.err != nil
+	}
+	if !parked {
+		return
 	}
 	select {
 	case f.parked <- struct{}{}:
@@ -95,18 +105,23 @@ func (f *feed) settle(ctx context.Context, outcomes []outcome) {
 }
 
 // reopen opens the gate after any answer that is not a pause, and closes it where
-// there are pauses alone.
+// there are pauses alone. What was handed back was not answered, and what has to wait
+// for its turn says nothing of the others.
 func (f *feed) reopen(outcomes []outcome) {
-	paused := 0
+	paused, done := 0, 0
 	for _, o := range outcomes {
-		if errors.Is(o.err, ErrPause) {
+		switch {
+		case errors.Is(o.err, errHandedBack), errors.Is(o.err, ErrLater):
+		case errors.Is(o.err, ErrPause):
 			paused++
+		default:
+			done++
 		}
 	}
 	switch {
-	case paused == 0:
+	case done > 0 && paused == 0:
 		f.gate.open()
-	case paused == len(outcomes):
+	case done == 0 && paused > 0:
 		f.gate.close(time.Now())
 	}
 }
@@ -171,29 +186,42 @@ func (f *feed) fail(o outcome, now time.Time) op {
 	if first.IsZero() {
 		first = now
 	}
-	log := f.o.log.With().Str("topic", d.topic).Str("entry", d.id).Str("type", d.eventType()).Int("deliveries", d.deliveries).Logger()
+	log := f.o.log.With().Str("topic", d.topic).Str("entry", d.id).Str("type", d.kind).Int("deliveries", d.deliveries).Logger()
 	switch {
 	case errors.Is(o.err, ErrPause):
 		log.Debug().Err(o.err).Msg("event paused")
 		f.o.metrics.settled(f.o.group, d.topic, "paused", 1)
 		delay := max(time.Until(f.gate.closedUntil()), pauseLeast)
-		return f.park(d, first, o.err, delay, d.deliveries-1)
+		if errors.Is(o.err, ErrLater) {
+			delay = laterLeast + rand.N(laterLeast)
+		}
+		return f.park(d, first, o.err, delay, d.deliveries-1, answered)
 	case f.spent(o):
 		log.Debug().Err(o.err).Msg("event is a dead letter")
 		f.o.metrics.settled(f.o.group, d.topic, "dead", 1)
 		return f.bury(d, first, now, o.err)
+	case errors.Is(o.err, errHangs): // it or one of its batch: each comes alone from now on
+		log.Debug().Err(o.err).Msg("event hangs")
+		f.o.metrics.settled(f.o.group, d.topic, "retried", 1)
+		return f.park(d, first, o.err, backoff(f.o.backoff, parkMost, d.deliveries), d.deliveries, hung)
 	default:
 		log.Debug().Err(o.err).Msg("event failed")
 		f.o.metrics.settled(f.o.group, d.topic, "retried", 1)
-		return f.park(d, first, o.err, backoff(f.o.backoff, parkMost, d.deliveries), d.deliveries)
+		return f.park(d, first, o.err, backoff(f.o.backoff, parkMost, d.deliveries), d.deliveries, answered)
 	}
 }
 
-func (f *feed) park(d *delivery, first time.Time, reason error, delay time.Duration, deliveries int) op {
+// What the due time of a parked event says of its last delivery; see take.lua.
+const (
+	answered = ""
+	hung     = ".25"
+)
+
+func (f *feed) park(d *delivery, first time.Time, reason error, delay time.Duration, deliveries int, mark string) op {
 	keys := []string{f.keys.Topic(d.topic), f.keys.Parked(f.o.group, d.topic), f.keys.ParkedEntries(f.o.group, d.topic)}
 	packed := d.pack(first, reasonOf(reason))
 	return func(ctx context.Context, pipe redis.Pipeliner) redis.Cmder {
-		return pipe.Eval(ctx, parkScript, keys, f.o.group, d.id, delay.Milliseconds(), deliveries, packed)
+		return pipe.Eval(ctx, parkScript, keys, f.o.group, d.id, delay.Milliseconds(), deliveries, packed, mark)
 	}
 }
 

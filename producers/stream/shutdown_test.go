@@ -171,7 +171,7 @@ func TestParkedEventOfTheDeadComesBack(t *testing.T) {
 	taken := 0
 	testserver.Eventually(t, "due", func() error {
 		reply, err := w.client.Eval(t.Context(), string(take),
-			[]string{w.keys.Parked("g", "books"), w.keys.ParkedEntries("g", "books")}, 10, 150, 4).Slice()
+			[]string{w.keys.Parked("g", "books"), w.keys.ParkedEntries("g", "books")}, 10, 150, 4, 1<<20).Slice()
 		if err == nil && len(reply) != 6 {
 			err = fmt.Errorf("took %v", reply)
 		}

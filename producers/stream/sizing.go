@@ -16,7 +16,12 @@ const readBytes = 4 << 20
 // comes next may be a flood of large ones.
 const readFirst = 32
 
-func newSizing(batchSize int) *sizing {
+// newSizing begins small, and with a single entry after a failure: what was asked for
+// may have been too much to come in time.
+func newSizing(batchSize int, failed bool) *sizing {
+	if failed {
+		return &sizing{most: batchSize, next: 1}
+	}
 	return &sizing{most: batchSize, next: min(readFirst, batchSize)}
 }
 

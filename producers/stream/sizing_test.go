@@ -6,7 +6,7 @@ import (
 )
 
 func TestReadsAreSizedByWhatCame(t *testing.T) {
-	s := newSizing(500)
+	s := newSizing(500, false)
 	brings := func(n, size int) int {
 		ds := make([]*delivery, n)
 		for i := range ds {
@@ -17,6 +17,9 @@ func TestReadsAreSizedByWhatCame(t *testing.T) {
 	}
 	if n := s.count(); n != 32 {
 		t.Errorf("the first read is of %d", n)
+	}
+	if n := newSizing(500, true).count(); n != 1 {
+		t.Errorf("after a failure the first read is of %d", n)
 	}
 	for _, want := range []int{64, 128, 256, 500, 500} {
 		if n := brings(s.count(), 1); n != want || !s.more {

@@ -83,7 +83,7 @@ func (s *subscription) sendOne(ctx, handling context.Context, d *delivery) bool 
 	d.attach(life)
 	select {
 	case s.output <- d.message:
-		s.sent.add(sentMessage{d, end, time.Now()})
+		s.sent.add(sentMessage{delivery: d, end: end, sent: time.Now()})
 		return true
 	case <-ctx.Done():
 		end()

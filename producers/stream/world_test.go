@@ -233,4 +233,13 @@ func within[T any](t testing.TB, what string, c <-chan T) T {
 	}
 }
 
+func readScript(t testing.TB, name string) string {
+	t.Helper()
+	source, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(source)
+}
+
 var errFails = errors.New("it fails")
