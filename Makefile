@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check conformance-streams nemesis-relay nemesis-streams bench bench-capture bench-streams lint build clean
+.PHONY: help run test check conformance-streams nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,11 @@ bench: build ## the whole program beside its baselines, as tables with ratios
 bench-capture: build ## capture beside its baselines: commits, latency, drain, dead tuples, idle cost
 	@sh internal/dev/provision.sh postgresql redis
 	@go run ./internal/bench capture
+
+# One figure again: go run ./internal/bench store put
+bench-store: build ## the store beside bare commands: put, invalidate, memory
+	@sh internal/dev/provision.sh postgresql redis
+	@go run ./internal/bench store
 
 # One figure again: go run ./internal/bench streams consume
 bench-streams: build ## the streams beside the stock library and a bare loop

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"mythiccache/internal/bench/capture"
+	"mythiccache/internal/bench/store"
 	"mythiccache/internal/bench/streams"
 )
 
@@ -37,10 +38,14 @@ func dispatch(ctx context.Context, args []string) error {
 		return inDirectory(func(dir string) error {
 			return streams.Run(ctx, streams.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
 		})
+	case args[0] == "store":
+		return inDirectory(func(dir string) error {
+			return store.Run(ctx, store.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
+		})
 	case len(args) == 3 && args[0] == capture.BareCommand:
 		return capture.Bare(ctx, args[1], args[2])
 	default:
-		return fmt.Errorf("%q is not known: give nothing, or capture or streams and the names of figures", args)
+		return fmt.Errorf("%q is not known: give nothing, or capture, store or streams and the names of figures", args)
 	}
 }
 
