@@ -117,7 +117,9 @@ func (p *Precomputer) overtaken(ctx context.Context, c *change) (bool, error) {
 // absent or busy server is not the event's fault, and costs no delivery.
 func loadFailure(err error) error {
 	switch {
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrPaused), errors.Is(err, ErrNoEpoch), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrBusy): // the view is, others are not
+		return fmt.Errorf("%w: %w", stream.ErrLater, err)
+	case errors.Is(err, ErrPaused), errors.Is(err, ErrNoEpoch), errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w: %w", stream.ErrPause, err)
 	case errors.Is(err, errStore):
 		return paused(err)

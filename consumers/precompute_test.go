@@ -154,7 +154,7 @@ func TestPrecomputerComesBackToABusyView(t *testing.T) {
 	at := w.set("a", 1)
 	release := w.hold("thing")
 	batch := messages(changed("thing", "a", at), changed("other", "a", at))
-	w.ends(p.Handle(w.ctx, batch), stream.ErrPause, nil)
+	w.ends(p.Handle(w.ctx, batch), stream.ErrLater, nil)
 	w.wants("other", "a", `{"n":1}`)
 	release()
 	w.ends(p.Handle(w.ctx, batch), nil, nil)
