@@ -38,7 +38,8 @@
 // the confirmation of the other one.
 //
 // A Store starts no goroutine; Close closes its connections. Waiters has one
-// goroutine, the caller's own in Run, and ends when that call's context does.
+// goroutine, the caller's own in Run, and ends when that call's context does. A
+// Through has one goroutine for each call it makes, which ends with it.
 //
 // Test against it with a real Redis: internal/testserver starts one.
 package cache

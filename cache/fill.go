@@ -42,7 +42,7 @@ func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	keep := ttl
 	if !e.Negative {
 		e.ETag = etag(value[len(value)-len(e.Body)-etagLen : len(value)-len(e.Body)])
-		keep += s.staleFor
+		keep += s.graceOf(l.View)
 	}
 	judged, at, err := s.put(ctx, l, e, value, keep)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"mythiccache/cache"
 	"mythiccache/cache/version"
+	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 )
 
@@ -306,6 +307,40 @@ func TestStaleForABoundedTime(t *testing.T) {
 	})
 	if !seen[cache.Hit] || !seen[cache.Stale] {
 		t.Errorf("saw %v", seen)
+	}
+}
+
+// A view that says so is never served stale: neither past its time nor after a
+// restart that may have lost a change.
+func TestViewsThatAreNeverStale(t *testing.T) {
+	t.Parallel()
+	r := testserver.NewRedis(t, "--appendfsync", "always")
+	s := newStore(t, r, cache.Options{StaleFor: time.Hour})
+	always := books()
+	always.Fresh = true
+	f := fill(at(20), "x")
+	if _, err := s.Put(t.Context(), lease(t, s, always, "unconfirmed"), f); err != nil {
+		t.Fatal(err)
+	}
+	if kept := s.Client().PTTL(t.Context(), "mythic:books:{unconfirmed}").Val(); kept > always.TTL {
+		t.Errorf("kept for %s, to no use", kept)
+	}
+	f.TTL = time.Millisecond
+	if _, err := s.Put(t.Context(), lease(t, s, books(), "old"), f); err != nil { // it lives for an hour
+		t.Fatal(err)
+	}
+	eventually(t, "old", func() bool { return read(t, s, cache.Query{View: books(), Key: "old"}).Status == cache.Stale })
+	if got := read(t, s, cache.Query{View: always, Key: "old"}); got.Status != cache.Miss || got.Why != cache.WhyStale {
+		t.Errorf("past its time: %s %s", got.Status, got.Why)
+	}
+	restart(t, r, s)
+	for _, c := range []struct {
+		view *view.View
+		want cache.Status
+	}{{always, cache.Miss}, {books(), cache.Stale}} {
+		if got := read(t, s, cache.Query{View: c.view, Key: "unconfirmed"}); got.Status != c.want || got.Why != cache.WhyUnconfirmed {
+			t.Errorf("after a restart: %s %s, want %s", got.Status, got.Why, c.want)
+		}
 	}
 }
 

@@ -75,7 +75,7 @@ func (s *Store) prepare(made Made) (put, error) {
 	keep := ttl
 	if !e.Negative {
 		e.ETag = etag(value[len(value)-len(e.Body)-etagLen : len(value)-len(e.Body)])
-		keep += s.staleFor
+		keep += s.graceOf(l.View)
 	}
 	return put{lease: l, entry: e, value: value, keep: keep}, nil
 }

@@ -123,7 +123,7 @@ func (s *Store) judge(r *Result, q Query, entry, fence *redis.StringCmd) error {
 		r.Why = WhyMinXid
 	default:
 		r.Entry = e
-		r.Status, r.Why = s.freshness(e, h, whole, r.Now)
+		r.Status, r.Why = s.freshness(q.View, e, h, whole, r.Now)
 	}
 	return nil
 }
@@ -131,9 +131,9 @@ func (s *Store) judge(r *Result, q Query, entry, fence *redis.StringCmd) error {
 // freshness tells a Hit from a Stale entry and from one that is too old even
 // for that. A negative entry is never served stale: what did not exist a while
 // ago may exist now, and no reader is helped by hearing otherwise.
-func (s *Store) freshness(e Entry, h header, whole viewKey, now time.Time) (Status, string) {
+func (s *Store) freshness(v *view.View, e Entry, h header, whole viewKey, now time.Time) (Status, string) {
 	late := now.Sub(e.FreshUntil)
-	if late >= 0 && (e.Negative || late >= s.staleFor) {
+	if late >= 0 && (e.Negative || late >= s.graceOf(v)) {
 		return Miss, WhyStale
 	}
 	if late >= 0 {
@@ -142,9 +142,20 @@ func (s *Store) freshness(e Entry, h header, whole viewKey, now time.Time) (Stat
 	// A value put under this very run_id had its lease taken after the restart,
 	// so its snapshot is later than whatever the restart may have lost.
 	if runID := s.RunID(); h.run != runOf(runID) && whole.confirmed != runID {
+		if v.Fresh {
+			return Miss, WhyUnconfirmed
+		}
 		return Stale, WhyUnconfirmed
 	}
 	return Hit, ""
+}
+
+// graceOf returns how long past its time an entry of a view may be served.
+func (s *Store) graceOf(v *view.View) time.Duration {
+	if v.Fresh {
+		return 0
+	}
+	return s.staleFor
 }
 
 // decodeEntryReply reads a reply to GET. Where there is no entry, or none that

@@ -64,6 +64,15 @@ func (r *reader) duration(what string, n ast.Node) time.Duration {
 	return d
 }
 
+// truth reads true or false.
+func (r *reader) truth(what string, n ast.Node) bool {
+	said, ok := r.text(what, n)
+	if ok && said != "true" && said != "false" {
+		r.faultf(tokenOf(n), "%s is %s; it must be true or false", what, said)
+	}
+	return said != "false"
+}
+
 // load returns a view's query, or that a model answers instead.
 func (r *reader) load(what string, n ast.Node) (query string, model bool) {
 	said, _ := r.text(what, n)

@@ -134,6 +134,8 @@ func (r *reader) view(n field) *View {
 			v.TTL = r.duration(what, f.value)
 		case "negative":
 			v.Negative = r.duration(what, f.value)
+		case "stale":
+			v.Fresh = !r.truth(what, f.value)
 		case "load":
 			v.Load, v.Model = r.load(what, f.value)
 		case "tables":
@@ -145,7 +147,7 @@ func (r *reader) view(n field) *View {
 		case "http":
 			v.HTTP = r.http(what, f.value)
 		default:
-			r.faultf(f.key.GetToken(), "unknown field %s in view %s; there are key, on_change, ttl, negative, load, tables, owners, events, http", f.name, n.name)
+			r.faultf(f.key.GetToken(), "unknown field %s in view %s; there are key, on_change, ttl, negative, stale, load, tables, owners, events, http", f.name, n.name)
 		}
 	}
 	for _, needed := range []string{"key", "load"} {

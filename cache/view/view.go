@@ -25,6 +25,7 @@ type View struct {
 	OnChange Change        //
 	TTL      time.Duration // how long an entry is fresh
 	Negative time.Duration // how long "there is no such row" is fresh
+	Fresh    bool          // entries are served while they are fresh, never as Stale
 	Load     string        // one row, $1 … are the key's parts: a JSON document and, where the entry belongs to somebody, a column named owner
 	Model    bool          // loaded from a language model; Load is empty
 	Tables   []Mapping     // which keys a table's changed rows concern

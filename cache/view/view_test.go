@@ -58,6 +58,18 @@ func TestMythicIsWhole(t *testing.T) {
 	}
 }
 
+func TestStaleIsAllowedUnlessAViewSaysNo(t *testing.T) {
+	for said, fresh := range map[string]bool{"": false, "stale: true, ": false, "stale: false, ": true} {
+		set, err := view.Parse("v.yaml", []byte("views: {a: {key: [k], "+said+"load: SELECT $1}}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, _ := set.Lookup("a"); v.Fresh != fresh {
+			t.Errorf("%q: always fresh: %v", said, v.Fresh)
+		}
+	}
+}
+
 func TestVariablesAreTakenFromOutside(t *testing.T) {
 	set := mythic(t, map[string]string{"USER_BOOKS_TTL": "90", "RUN_STATUS_TTL": "5s", "REDIS_CACHE_TTL": ""})
 	for name, want := range map[string]time.Duration{"user_books": 90 * time.Second, "run_status": 5 * time.Second, "ai_answer": time.Hour} {
