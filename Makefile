@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check conformance-streams nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
+.PHONY: help run test check conformance-streams interleaving nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,12 @@ test: ## install what is missing, then every test with the race detector
 check: build ## the tests alone, on a machine that has everything
 	CGO_ENABLED=1 go vet -race ./...
 	CGO_ENABLED=1 go test $(TEST_FLAGS) ./...
+
+# OPS says how many operations of the store, SEED repeats the conditions of another
+# run. Without the race detector, which make test has: more meet in the same time.
+interleaving: ## a million operations of the store, with all that can meet on the way, judged by what each value has seen
+	@sh internal/dev/provision.sh postgresql redis
+	OPS=$${OPS:-1000000} go test -count=1 -timeout 3h -v -run '^TestInterleavings' ./cmd/mythic-cache
 
 # NEMESIS_FAULTS says how many, NEMESIS_SEED repeats the ones of another run.
 nemesis-relay: ## 200 faults of relays, servers and links under load, and what each takeover took
