@@ -162,6 +162,7 @@ func TestSlowViewDelaysNoOthers(t *testing.T) {
 
 // load brings about the load of a slow key.
 func slowViewDelaysNoOthers(t *testing.T, load func(s *system, id int)) {
+	t.Helper()
 	s := newSystemOfThings(t)
 	before, loadsBefore, runsBefore := s.changeTimes(100, "seen", "kept"), s.loadTimes(110), s.runTimes("BEFORE")
 	unlock := s.stick()
