@@ -2,14 +2,14 @@ package consumers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
+	"time"
 
 	"mythiccache/cache"
 	"mythiccache/cache/version"
@@ -22,14 +22,18 @@ type Verdict string
 // The verdicts. Behind is no fault: the change is on its way.
 const (
 	Fresh  Verdict = "fresh"  // equal to what SQL says
-	Behind Verdict = "behind" // it differs, and the outbox holds a change that it has not seen
+	Behind Verdict = "behind" // it differs, and a change is on its way
 	Wrong  Verdict = "wrong"  // it differs, and nothing will mend it before its TTL
 )
 
 // VerifyOptions are the choices of Verify. The zero value audits everything.
 type VerifyOptions struct {
-	Sample int  // at most so many entries of each view, chosen at random; 0: all
-	Repair bool // drop what is wrong
+	Sample   int           // at most so many entries of each view, chosen at random; 0: all
+	Repair   bool          // drop what is wrong
+	Rate     float64       // entries a second at most; 0: as fast as it goes
+	Road     Road          //
+	Settle   time.Duration // how long a difference must last that nothing is on its way to mend; 5 s
+	Patience time.Duration // how long a difference is looked at; what is not known to be wrong by then is behind; 15 s
 }
 
 // Finding is an entry that is not fresh.
@@ -51,32 +55,120 @@ type Audit struct {
 	Findings []Finding `json:"findings,omitempty"`
 }
 
+// suspectsMost bounds how many entries are looked at again together.
+const suspectsMost = 1000
+
 // Verify compares what is cached with what SQL says. Views that a model answers
 // have no truth to compare with and are left out.
 func Verify(ctx context.Context, store *cache.Store, loader *Loader, views *view.Set, o VerifyOptions) (Audit, error) {
-	var audit Audit
+	p := pass{
+		examiner: &examiner{store: store, loader: loader, road: o.Road, settle: cmp.Or(o.Settle, defaultSettle)},
+		repairs:  o.Repair, patience: cmp.Or(o.Patience, 3*defaultSettle),
+	}
+	if o.Rate > 0 {
+		p.pause = time.Duration(float64(time.Second) / o.Rate)
+	}
 	for _, v := range views.All() {
 		if v.Model {
 			continue
 		}
-		keys, err := CachedKeys(ctx, store, v, o.Sample)
-		if err != nil {
-			return audit, fmt.Errorf("verify %s: %w", v.Name, err)
+		if err := p.verify(ctx, v, o.Sample); err != nil {
+			return p.audit, fmt.Errorf("verify %s: %w", v.Name, err)
 		}
-		for _, key := range keys {
-			finding, err := verifyKey(ctx, store, loader, v, key)
-			if err != nil {
-				return audit, fmt.Errorf("verify %s: %w", v.Name, err)
+	}
+	if err := p.follow(ctx); err != nil {
+		return p.audit, fmt.Errorf("verify: %w", err)
+	}
+	return p.audit, nil
+}
+
+// pass is one walk over all that is cached.
+type pass struct {
+	*examiner
+
+	repairs  bool
+	pause    time.Duration // between two entries
+	patience time.Duration
+	suspects []*suspicion
+	audit    Audit
+}
+
+// verify looks at the entries of one view.
+func (p *pass) verify(ctx context.Context, v *view.View, sample int) error {
+	keys, err := CachedKeys(ctx, p.store, v, sample)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		seen, err := p.look(ctx, v, key)
+		if err != nil {
+			return err
+		}
+		switch seen.state {
+		case same:
+			p.audit.add(Finding{View: v.Name, Key: key, Verdict: Fresh})
+		case differs:
+			p.suspects = append(p.suspects, p.suspect(v, key, seen))
+		case unsure:
+			p.audit.add(Finding{View: v.Name, Key: key, Verdict: Behind, Why: "nobody answers for it at the moment: Redis or PostgreSQL was restarted"})
+		case gone:
+		}
+		if len(p.suspects) >= suspectsMost {
+			if err := p.follow(ctx); err != nil {
+				return err
 			}
-			audit.add(finding)
-			if finding.Verdict == Wrong && o.Repair {
-				if _, err := store.Invalidate(ctx, []cache.Change{{View: v, Key: key}}); err != nil {
-					return audit, fmt.Errorf("repair %s: %w", v.Name, err)
+		}
+		if err := wait(ctx, p.pause); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow looks at what differed until it is known why, or for as long as it may.
+func (p *pass) follow(ctx context.Context) error {
+	for end := time.Now().Add(p.patience); len(p.suspects) > 0; {
+		last := !time.Now().Before(end)
+		var left []*suspicion
+		for _, s := range p.suspects {
+			final, err := p.again(ctx, s)
+			if err != nil {
+				return err
+			}
+			if !final && !last {
+				left = append(left, s)
+				continue
+			}
+			p.audit.add(s.Finding)
+			if s.Verdict == Wrong && p.repairs {
+				if err := p.repair(ctx, s); err != nil {
+					return err
 				}
 			}
 		}
+		if p.suspects = left; left == nil {
+			return nil
+		}
+		if err := wait(ctx, min(p.settle, 100*time.Millisecond)); err != nil {
+			return err
+		}
 	}
-	return audit, nil
+	return nil
+}
+
+// wait waits for so long, or until the context ends.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (a *Audit) add(f Finding) {
@@ -126,71 +218,6 @@ func CachedKeys(ctx context.Context, store *cache.Store, v *view.View, sample in
 
 func escapeGlob(name string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(name)
-}
-
-// verifyKey judges one entry. A finding without a verdict says that there was
-// none to judge.
-func verifyKey(ctx context.Context, store *cache.Store, loader *Loader, v *view.View, key string) (Finding, error) {
-	f := Finding{View: v.Name, Key: key}
-	before, err := store.Inspect(ctx, v, key)
-	if err != nil || before.Status == cache.Miss {
-		return f, err
-	}
-	f.Entry = before.Entry.Version
-	truth, coming, err := loader.truth(ctx, v, key, before.Entry.Snapshot)
-	if err != nil {
-		return f, err
-	}
-	f.Truth = truth.Version
-	if f.Why = difference(before.Entry, truth); f.Why == "" {
-		f.Verdict = Fresh
-		return f, nil
-	}
-	f.Verdict = Behind
-	if coming || truth.Version.Epoch() != f.Entry.Epoch() {
-		return f, nil
-	}
-	// The truth was read after the entry, which may have been replaced between.
-	now, err := store.Inspect(ctx, v, key)
-	if err != nil {
-		return f, err
-	}
-	if now.Status != cache.Miss && now.Entry.Version == before.Entry.Version {
-		f.Verdict = Wrong
-	}
-	return f, nil
-}
-
-// truth reads what SQL says of a key and, in the same snapshot, whether the
-// outbox holds a change of the key, of its whole view, or one whose keys are yet
-// to be found, that an entry of that snapshot has not seen.
-func (l *Loader) truth(ctx context.Context, v *view.View, key string, seen version.Snapshot) (truth Loaded, coming bool, err error) {
-	coming, err = l.compare(ctx, v, key, key, seen, &truth)
-	if badKey(err) {
-		// As in load: no row can have such a key, and an entry that says so is right.
-		truth = Loaded{}
-		coming, err = l.compare(ctx, v, "", key, seen, &truth)
-	}
-	return truth, coming, err
-}
-
-// compare loads one key, and looks in the same snapshot for changes of another
-// that are on their way: the two differ where no row can have the key.
-func (l *Loader) compare(ctx context.Context, v *view.View, load, key string, seen version.Snapshot, truth *Loaded) (coming bool, err error) {
-	err = l.read(ctx, repeatableRead, loadOf(v, load, truth), query{
-		sql: `SELECT EXISTS (
-			SELECT FROM mythic_cache.outbox o
-			WHERE o.view = $1 AND (o.subject = $2 OR o.subject IS NULL OR o.joins IS NOT NULL)
-				AND NOT pg_visible_in_snapshot(o.xid, $3::text::pg_snapshot))`,
-		args: []any{v.Name, key, seen.String()},
-		scan: func(rows pgx.Rows) error {
-			_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-				return struct{}{}, row.Scan(&coming)
-			})
-			return err
-		},
-	})
-	return coming, err
 }
 
 // difference says in what an entry differs from the truth, "" where in nothing.

@@ -3,10 +3,12 @@ package consumers
 import (
 	"strconv"
 	"testing"
+	"time"
 )
 
 func (w *world) verify(o VerifyOptions) Audit {
 	w.Helper()
+	o.Settle, o.Patience = time.Millisecond, 50*time.Millisecond // there is neither relay nor group to wait for
 	audit, err := Verify(w.ctx, w.store, w.loader, w.views, o)
 	if err != nil {
 		w.Fatal(err)

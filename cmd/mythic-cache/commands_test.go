@@ -37,7 +37,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		"REDIS_URL": "http://:hunter2@localhost", "HTTP_ADDR": "8001", "RUN_STATUS_TTL": "soon", "USER_BOOKS_TTL": "-5",
 		"REDIS_CACHE_TTL": "0", "REDIS_SESSION_TTL": "1.5", "STALE_FOR": "x", "OUTBOX_RETENTION": "1m", "OUTBOX_WARN_SIZE": "1 lot", "VIEWS_FILE": "/nowhere/views.yaml",
 		"CACHE_PREFIX": "a b", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "AUTH_MODE": "password", "AUTH_JWKS": "https://example.com/jwks",
-		"RATE_LIMITS": "default=many", "LLM_BASE_URL": "ftp://:hunter2@model", "AI_CACHE_KEY": "hunter2",
+		"RATE_LIMITS": "default=many", "AUDIT_RATE": "NaN", "LLM_BASE_URL": "ftp://:hunter2@model", "AI_CACHE_KEY": "hunter2",
 	} {
 		settings := map[string]string{
 			"DATABASE_URL": "postgres://localhost/x", "HTTP_ADDR": "127.0.0.1:0", "AUTH_JWT_SECRET": jwtSecret,

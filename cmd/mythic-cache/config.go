@@ -45,11 +45,15 @@ type config struct {
 	OutboxRetention   duration `env:"OUTBOX_RETENTION"`
 	OutboxWarnSize    size     `env:"OUTBOX_WARN_SIZE" envDefault:"1GiB"`
 	StaleFor          duration `env:"STALE_FOR" envDefault:"5m"`
+	AuditRate         float64  `env:"AUDIT_RATE" envDefault:"5"`
 	LogLevel          string   `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat         string   `env:"LOG_FORMAT" envDefault:"json"`
 
 	views *view.Set
 }
+
+// auditRateMost is more than one worker can compare.
+const auditRateMost = 10_000
 
 // duration is 90s, 30m or a whole number of seconds.
 type duration time.Duration
@@ -144,6 +148,9 @@ func (p *program) config() (*config, error) {
 	}
 	if c.LogFormat != "json" && c.LogFormat != "console" {
 		reject("LOG_FORMAT", "%q is neither json nor console", c.LogFormat)
+	}
+	if !(c.AuditRate >= 0 && c.AuditRate <= auditRateMost) { // so that it finds what is no number, too
+		reject("AUDIT_RATE", "%g is no number of entries a second from 0 to %d", c.AuditRate, auditRateMost)
 	}
 	if c.AICacheKey != "" {
 		reject("AI_CACHE_KEY", "answers cannot be stored encrypted yet; leave it empty")

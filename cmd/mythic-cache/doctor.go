@@ -209,6 +209,22 @@ func (c *config) examineTriggers(ctx context.Context, conn *pgx.Conn) []finding 
 	if all == nil {
 		all = append(all, finding{what: "the triggers match the views"})
 	}
+	return append(all, c.examineLoads(ctx, conn)...)
+}
+
+// examineLoads looks for loads that an audit cannot judge.
+func (c *config) examineLoads(ctx context.Context, conn *pgx.Conn) []finding {
+	unsteady, err := producers.Unsteady(ctx, conn, c.views)
+	if err != nil {
+		return []finding{{true, err.Error(), "run doctor as the role that runs the worker"}}
+	}
+	var all []finding
+	for _, u := range unsteady {
+		all = append(all, finding{
+			what: fmt.Sprintf("the load of view %s may give another answer without any change: %s", u.View, u.Why),
+			mend: "have it depend on rows alone, and lists on an ORDER BY; audits may call its entries wrong",
+		})
+	}
 	return all
 }
 

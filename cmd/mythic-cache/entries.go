@@ -14,6 +14,7 @@ import (
 	"mythiccache/cache/version"
 	"mythiccache/cache/view"
 	"mythiccache/consumers"
+	"mythiccache/producers/stream"
 )
 
 type (
@@ -35,6 +36,9 @@ type (
 
 // verifySample is how many entries of each view verify looks at by default.
 const verifySample = 1000
+
+// verifyRate is how many entries a second it looks at, at most.
+const verifyRate = 500
 
 // withStore gives do the configuration and the store, and closes it.
 func (p *program) withStore(ctx context.Context, do func(*config, *cache.Store) error) error {
@@ -200,7 +204,7 @@ func (v verifyCommand) Run(ctx context.Context, p *program) error {
 		if err != nil {
 			return err
 		}
-		o := consumers.VerifyOptions{Sample: verifySample}
+		o := consumers.VerifyOptions{Sample: verifySample, Rate: verifyRate, Road: roadOf(store, stream.NewKeys(c.Prefix))}
 		if v.All {
 			o.Sample = 0
 		}

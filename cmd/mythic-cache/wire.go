@@ -150,6 +150,9 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 	if err := w.addWarmer(schema); err != nil {
 		return err
 	}
+	if err := w.addAuditor(schema, loader); err != nil {
+		return err
+	}
 	return w.addUpkeep(schema, all)
 }
 

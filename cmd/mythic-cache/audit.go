@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mythiccache/cache"
+	"mythiccache/cache/version"
+	"mythiccache/consumers"
+	"mythiccache/producers"
+	"mythiccache/producers/stream"
+)
+
+// roadOf is how an audit finds out how far changes have come.
+func roadOf(store *cache.Store, keys stream.Keys) consumers.Road {
+	return consumers.Road{
+		Keys: keys, Group: groupInvalidate,
+		Sent: func(ctx context.Context) (version.Snapshot, error) { return producers.Sent(ctx, store.Client(), keys) },
+	}
+}
+
+// addAuditor adds what compares the cache with PostgreSQL all the time.
+func (w *worker) addAuditor(schema *schemaGate, loader *consumers.Loader) error {
+	road := roadOf(w.store, w.keys)
+	road.Leads = (&pulse{worker: w}).beats
+	auditor, err := consumers.NewAuditor(w.store, loader, w.views, consumers.AuditorOptions{
+		Instance: w.instance, Rate: w.AuditRate, Road: road, Log: w.log, Metrics: w.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("auditor: %w", err)
+	}
+	w.consumers.add("auditor", schema.after(auditor.Run))
+	w.consumers.add("steadiness of views", schema.after(w.warnOfUnsteady))
+	return nil
+}
+
+// warnOfUnsteady says once which views no audit can judge.
+func (w *worker) warnOfUnsteady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, w.DatabaseURL)
+	if err != nil {
+		return nil // whoever needs PostgreSQL says that it is away
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	unsteady, err := producers.Unsteady(ctx, conn, w.views)
+	if err != nil {
+		w.log.Debug().Err(err).Msg("loads were not examined")
+	}
+	for _, u := range unsteady {
+		w.log.Warn().Str("view", u.View).Str("why", u.Why).Msg("a load may give another answer without any change, so audits may call its entries wrong")
+	}
+	return nil
+}
+
+// pulse tells from what processes report whether a relay is at work. It compares a
+// report with the one before, not with a clock, since machines differ in theirs.
+type pulse struct {
+	*worker
+
+	mu     sync.Mutex
+	at     time.Time // of the leader's last report
+	looked time.Time
+	beat   time.Time // when that was seen to be new
+}
+
+// A process reports every three seconds.
+const (
+	pulseLost  = 10 * time.Second
+	pulseFresh = 5 * time.Second
+)
+
+func (p *pulse) beats(ctx context.Context) (bool, error) {
+	if p.relay != nil && p.relay.State().Leader && p.relay.Ready() == nil {
+		return true, nil
+	}
+	reports, err := p.store.Reports(ctx)
+	if err != nil {
+		return false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, at := time.Now(), p.at
+	for _, r := range reports {
+		if r.Relay != nil && r.Relay.Leader && r.At.After(at) {
+			at = r.At
+		}
+	}
+	// One that is newer than a look of long ago may be from a relay that has died since.
+	if at.After(p.at) && now.Sub(p.looked) < pulseFresh {
+		p.beat = now
+	}
+	p.at, p.looked = at, now
+	return now.Sub(p.beat) < pulseLost, nil
+}

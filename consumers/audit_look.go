@@ -1,0 +1,123 @@
+package consumers
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"mythiccache/cache"
+	"mythiccache/cache/version"
+	"mythiccache/cache/view"
+	"mythiccache/producers/stream"
+)
+
+// Road says how far changes have come on their way to the cache. Without it an audit
+// knows the outbox alone: whatever it holds that an entry has not seen is on its way.
+type Road struct {
+	Keys  stream.Keys
+	Group string // the group that drops the entries of all views
+
+	// Sent returns the snapshot up to which the outbox is in the streams.
+	Sent func(context.Context) (version.Snapshot, error)
+
+	// Leads reports whether some relay is at work; nil: it is not asked. What no
+	// trigger sees, DDL for one, a relay notices at its heartbeats.
+	Leads func(context.Context) (bool, error)
+}
+
+// examiner compares entries with what SQL says.
+type examiner struct {
+	store  *cache.Store
+	loader *Loader
+	road   Road
+	settle time.Duration // how long a difference must last that nothing is on its way to mend
+}
+
+// defaultSettle is some heartbeats of a relay.
+const defaultSettle = 5 * time.Second
+
+// state is what a look found.
+type state int
+
+const (
+	gone    state = iota // nothing that readers would be given
+	unsure               // an entry that Redis may be about to lose, or of another epoch
+	same                 // what SQL says
+	differs              // something else
+)
+
+// sight is what one look at a key saw.
+type sight struct {
+	state
+	cache.Entry
+
+	truth   audited
+	why     string    // it differs
+	settled time.Time // all that the audit's snapshot has seen was in the streams by then; zero: it was not
+}
+
+// look compares one key. It asks for what is on its way only where something differs.
+func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight, err error) {
+	in, err := x.store.Inspect(ctx, v, key)
+	if err != nil {
+		return s, err
+	}
+	s.Entry = in.Entry
+	if s.state = servable(in); s.state != same {
+		return s, nil
+	}
+	if s.truth, err = x.loader.audit(ctx, v, key, nil); err != nil {
+		return s, err
+	}
+	s.compare()
+	if s.state != differs {
+		return s, nil
+	}
+	of := &unseen{entry: s.Snapshot}
+	if x.road.Sent != nil {
+		// Before the snapshot: a relay that goes on meanwhile only sends more.
+		if of.sent, err = x.road.Sent(ctx); err != nil {
+			return s, fmt.Errorf("audit %s: %w", v.Name, err)
+		}
+	}
+	read := time.Now()
+	if s.truth, err = x.loader.audit(ctx, v, key, of); err != nil {
+		return s, err
+	}
+	// With no position in Redis, or one of another epoch, all is to be sent again.
+	waiting := s.truth.waiting || x.road.Sent != nil && of.sent.Epoch != s.Version.Epoch()
+	if s.compare(); s.state == differs && !waiting {
+		s.settled = read
+	}
+	return s, nil
+}
+
+// servable says whether a reader would get the entry, as fresh or past its time. One
+// from before a restart of Redis nobody answers for until it is confirmed.
+func servable(in cache.Inspection) state {
+	switch {
+	case in.Status == cache.Miss:
+		return gone
+	case in.Status == cache.Hit, in.Why == cache.WhyStale && in.Confirmed:
+		return same
+	}
+	return unsure
+}
+
+func (s *sight) compare() {
+	s.why = difference(s.Entry, s.truth.Loaded)
+	switch {
+	case s.truth.Version.Epoch() != s.Version.Epoch(), s.truth.Version.Compare(s.Version) < 0:
+		s.state = unsure // the relay has yet to notice, or this server is no longer the primary
+	case s.why != "":
+		s.state = differs
+	default:
+		s.state = same
+	}
+}
+
+// is reports whether two looks saw one and the same entry.
+func (s *sight) is(e cache.Entry) bool {
+	return s.Version == e.Version && s.Saved.Equal(e.Saved) && s.Negative == e.Negative && bytes.Equal(s.Body, e.Body)
+}

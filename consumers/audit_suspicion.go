@@ -1,0 +1,164 @@
+package consumers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"mythiccache/cache"
+	"mythiccache/cache/view"
+	"mythiccache/producers/stream"
+)
+
+// suspicion is an entry that differed from what SQL says, and is looked at again
+// until it is known why:
+//
+//   - behind: it was dropped or filled anew, so a change was on its way;
+//   - wrong: it is still there, although the outbox holds nothing that it has not seen
+//     but what is in the streams, the group that drops entries has done all that was
+//     in them by then, and a relay has had several heartbeats to notice DDL.
+//
+// Where Redis is restarted in between, what it lost comes again before the entry
+// counts as one that somebody answers for.
+type suspicion struct {
+	Finding
+
+	view   *view.View
+	sight  sight
+	since  time.Time // when it was first seen to differ
+	steady time.Time // since when nothing is on its way that could mend it; zero: something is
+	open   []string  // topics in which the group had something to do at that moment, as far as is known
+	due    time.Time // when it is to be looked at again
+}
+
+// Between two looks at a suspect. Most of those that are behind no longer are after some
+// milliseconds, so what is young is looked at often.
+const (
+	againSoonest = 10 * time.Millisecond
+	againLatest  = 500 * time.Millisecond
+)
+
+func (x *examiner) suspect(v *view.View, key string, s sight) *suspicion {
+	now := time.Now()
+	return &suspicion{
+		Finding: Finding{
+			View: v.Name, Key: key, Verdict: Behind, Why: s.why,
+			Entry: s.Version, Truth: s.truth.Version,
+		},
+		view: v, sight: s, since: now, due: now.Add(againSoonest),
+	}
+}
+
+// again looks once more at an entry under suspicion, and reports whether its verdict
+// is final.
+func (x *examiner) again(ctx context.Context, s *suspicion) (final bool, err error) {
+	s.due = time.Now().Add(min(max(time.Since(s.since), againSoonest), againLatest))
+	in, err := x.store.Inspect(ctx, s.view, s.Key)
+	if err != nil {
+		return false, fmt.Errorf("audit %s: %w", s.View, err)
+	}
+	if state := servable(in); state == gone || state == same && !s.sight.is(in.Entry) {
+		return true, nil // it was behind
+	}
+	now, err := x.look(ctx, s.view, s.Key)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case now.state == gone, now.state == same, now.state == differs && !now.is(s.sight.Entry):
+		return true, nil
+	case now.state == unsure, now.settled.IsZero():
+		s.steady = time.Time{}
+		return false, nil
+	}
+	s.sight, s.Why, s.Truth = now, now.why, now.truth.Version
+	if settled, err := x.settled(ctx, s); err != nil || !settled {
+		return false, err
+	}
+	return x.still(ctx, s)
+}
+
+// settled reports whether whatever could mend the entry is over.
+func (x *examiner) settled(ctx context.Context, s *suspicion) (bool, error) {
+	if x.road.Leads != nil {
+		if leads, err := x.road.Leads(ctx); err != nil || !leads {
+			s.steady = time.Time{}
+			return false, err
+		}
+	}
+	if s.steady.IsZero() {
+		s.steady, s.open = s.sight.settled, nil
+		for _, m := range s.view.Tables {
+			s.open = append(s.open, m.Topic())
+		}
+	}
+	if err := x.caughtUp(ctx, s); err != nil || len(s.open) > 0 {
+		return false, err
+	}
+	return time.Since(s.steady) >= x.settle, nil
+}
+
+// caughtUp closes the topics in which the group has done what was there when the
+// suspicion became steady. Under load something is always to be done; then that the
+// oldest of it is younger says the same. Redis's own lag is not asked: it goes wrong
+// when entries are deleted.
+func (x *examiner) caughtUp(ctx context.Context, s *suspicion) error {
+	if x.road.Group == "" {
+		s.open = nil // nothing is known of streams
+	}
+	if len(s.open) == 0 {
+		return nil
+	}
+	asked := time.Now() // before Redis tells ages, so that none seems younger than it is
+	groups, err := stream.Groups(ctx, x.store.Client(), x.road.Keys, s.open)
+	if err != nil {
+		return fmt.Errorf("audit %s: %w", s.View, err)
+	}
+	var open []string
+	for _, topic := range s.open {
+		at := slices.IndexFunc(groups, func(g stream.GroupState) bool { return g.Group == x.road.Group && g.Topic == topic })
+		if at < 0 {
+			// Without its stream the group has nothing to do; without the group, everything.
+			n, err := x.store.Client().Exists(ctx, x.road.Keys.Topic(topic)).Result()
+			if err != nil {
+				return fmt.Errorf("audit %s: %w", s.View, err)
+			}
+			if n > 0 {
+				open = append(open, topic)
+			}
+			continue
+		}
+		g := groups[at]
+		if g.Parked > 0 || g.Oldest != "" && g.OldestPending >= asked.Sub(s.steady) {
+			open = append(open, topic)
+		}
+	}
+	s.open = open
+	return nil
+}
+
+// still has a last look at Redis alone. The entry that is there now was there while
+// all was done that could have dropped it.
+func (x *examiner) still(ctx context.Context, s *suspicion) (final bool, err error) {
+	in, err := x.store.Inspect(ctx, s.view, s.Key)
+	if err != nil {
+		return false, fmt.Errorf("audit %s: %w", s.View, err)
+	}
+	switch {
+	case servable(in) == unsure:
+		s.steady = time.Time{}
+		return false, nil
+	case servable(in) == same && s.sight.is(in.Entry):
+		s.Verdict = Wrong
+	}
+	return true, nil
+}
+
+// repair drops an entry that is wrong. It has no version to be compared by.
+func (x *examiner) repair(ctx context.Context, s *suspicion) error {
+	if _, err := x.store.Invalidate(ctx, []cache.Change{{View: s.view, Key: s.Key}}); err != nil {
+		return fmt.Errorf("repair %s: %w", s.View, err)
+	}
+	return nil
+}
