@@ -6,6 +6,7 @@ local WIDTH = 72
 local LAST = '71' -- of the header; as text, since Redis would make text of a number
 local LEASE = 38 -- token of 8 bytes, deadline of 6
 local NO_LEASE = string.rep('\0', 14)
+local PAUSE = string.rep('\0', 7) .. '\1' -- in place of a token: nobody has the lease, or gets it before the deadline
 local NO_VALUE = string.rep('\0', 20) -- saved, fresh until, cost, run
 local NO_VERSION = '0000000000000000000000000000ffffffff'
 
@@ -36,6 +37,9 @@ local function version_of(head) return string.sub(head, 3, 38) end
 local function token_of(head) return string.sub(head, 39, 46) end
 local function lease_of(head) return string.sub(head, 39, 52) end
 local function deadline_of(head) return (struct.unpack('>I6', head, 47)) end
+
+-- What tells one value of a key from another: its version, and when it was saved.
+local function value_of(head) return string.sub(head, 3, 38) .. string.sub(head, 53, 58) end
 
 local function lease(token, deadline) return token .. struct.pack('>I6', deadline) end
 
@@ -68,7 +72,8 @@ local function outlive(key, ms)
 end
 
 -- Stores an entry, header and all, unless something newer was applied meanwhile.
--- Either way the lease ends. A put whose reply was lost comes again: it finds its
+-- Either way the lease ends, and the pause begins that the entry may have in its
+-- place. A put whose reply was lost comes again: it finds its
 -- own value, and is accepted again. Returns why it was refused, empty where it was
 -- not.
 local function store(key, token, same_redis, entry, ms)
@@ -77,11 +82,11 @@ local function store(key, token, same_redis, entry, ms)
     return head and head == head_in(entry) and '' or 'the lease is gone'
   end
   if not same_redis then
-    redis.call('SETRANGE', key, LEASE, NO_LEASE)
+    redis.call('SETRANGE', key, LEASE, lease_of(entry))
     return 'redis was restarted since the lease was taken'
   end
   if newer(version_of(head), version_of(entry)) then
-    redis.call('SETRANGE', key, LEASE, NO_LEASE)
+    redis.call('SETRANGE', key, LEASE, lease_of(entry))
     return 'the key has changed since'
   end
   redis.call('SET', key, entry, 'PX', ms)

@@ -22,6 +22,7 @@ type Fill struct {
 	Body     []byte           // final bytes
 	LoadTook time.Duration    //
 	TTL      time.Duration    // 0: the view's, or its negative one, jittered a little downwards
+	Pause    time.Duration    // for how long nobody is given the lease again, whatever becomes of the value
 }
 
 // Put stores what was made under a lease, ends the lease, and announces the
@@ -38,6 +39,9 @@ func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	value, err := appendEntry(make([]byte, 0, headerLen+len(e.Body)+len(e.Owner)+64), e, runOf(l.runID))
 	if err != nil {
 		return Entry{}, fmt.Errorf("put %s: %w", l.View.Name, err)
+	}
+	if f.Pause > 0 {
+		pause(value, e.Saved.Add(f.Pause))
 	}
 	keep := ttl
 	if !e.Negative {

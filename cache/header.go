@@ -27,7 +27,7 @@ const schema = '1'
 const (
 	offState    = 1  // state
 	offVersion  = 2  // text form of the version of the value, or of the fence
-	offToken    = 38 // who holds the lease; zeros: nobody
+	offToken    = 38 // who holds the lease; zeros: nobody; pauseToken: nobody, nor may anybody yet
 	offDeadline = 46 // until when
 	offSaved    = 52
 	offFresh    = 58 // fresh until
@@ -97,6 +97,15 @@ func decodeHeader(b []byte) (header, []byte, error) {
 
 // noToken stands in the header of a key that nobody fills.
 const noToken = "\x00\x00\x00\x00\x00\x00\x00\x00"
+
+// pauseToken stands in the header of a key whose lease nobody is given before the
+// deadline beside it.
+const pauseToken = "\x00\x00\x00\x00\x00\x00\x00\x01"
+
+// pause writes a pause into the header of an entry whose lease has ended.
+func pause(entry []byte, until time.Time) {
+	appendMillis(append(entry[:offToken], pauseToken...), until)
+}
 
 // runOf returns what a header keeps of a run_id.
 func runOf(runID string) string {

@@ -22,6 +22,7 @@ type Inspection struct {
 	Version   version.Version
 	Holder    string          // who holds the lease, empty: nobody
 	Deadline  time.Time       // until when
+	NotBefore time.Time       // nobody is given the lease before, since the key was filled just now; zero: no matter
 	TTL       time.Duration   // until the key is gone; negative: it would stay, which is wrong
 	Size      int             // bytes
 	Fenced    bool            // the view has a key
@@ -60,7 +61,11 @@ func (s *Store) Inspect(ctx context.Context, v *view.View, key string) (Inspecti
 	if e, h, err := decodeEntryReply(v.Name, key, entry); err == nil {
 		in.Entry, in.Version, in.Deadline = e, h.version, h.deadline
 		in.State = map[state]string{stateValue: "value", stateNegative: "negative", stateFence: "fence"}[h.state]
-		if h.token != "" && h.deadline.After(in.Now) {
+		switch {
+		case h.token == "" || !h.deadline.After(in.Now):
+		case h.token == pauseToken:
+			in.NotBefore = h.deadline
+		default:
 			in.Holder = holder(h.token)
 		}
 	}

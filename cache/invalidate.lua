@@ -17,13 +17,17 @@ local marks = {}
 -- that hands over what is there with its body, and so takes long where most are.
 local few = redis.call('EXISTS', unpack(KEYS)) < #KEYS / 2
 
--- Removes what is there, whatever its version.
+-- Removes what is there, whatever its version. A pause stays: nobody has it.
 local function forget(key)
   local head = head_of(key)
-  if not head or (state_of(head) == 'f' and lease_of(head) == NO_LEASE) then
+  if not head then
     return '0'
   end
-  redis.call('SET', key, fence(version_of(head), NO_LEASE), 'PX', grace)
+  local left = token_of(head) == PAUSE and lease_of(head) or NO_LEASE
+  if state_of(head) == 'f' and lease_of(head) == left then
+    return '0'
+  end
+  redis.call('SET', key, fence(version_of(head), left), 'PX', grace)
   return '1'
 end
 

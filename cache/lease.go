@@ -25,21 +25,44 @@ type Lease struct {
 }
 
 // Lease takes the lease of a key for a time, whether or not it has a value.
-// Take it before the snapshot. It fails with ErrLeased where another has it.
+// Take it before the snapshot. It fails with ErrLeased where another has it, or
+// nobody may yet (Fill.Pause).
 func (s *Store) Lease(ctx context.Context, v *view.View, key string, life time.Duration) (Lease, error) {
+	return s.lease(ctx, v, key, life)
+}
+
+// LeaseSince is Lease for who has looked at the key, and seen this entry or, where
+// it is zero, none. It fails with ErrOvertaken where another value is there by now:
+// who looked before it was put need not make it again.
+func (s *Store) LeaseSince(ctx context.Context, v *view.View, key string, life time.Duration, seen Entry) (Lease, error) {
+	return s.lease(ctx, v, key, life, valueOf(seen))
+}
+
+// valueOf tells one value of a key from another, as value_of in entry.lua does.
+func valueOf(e Entry) []byte {
+	if e.Saved.IsZero() {
+		return nil
+	}
+	return appendMillis([]byte(e.Version.String()), e.Saved)
+}
+
+// lease runs lease.lua. What was seen, where there is anything to say of it, is the
+// last of its arguments.
+func (s *Store) lease(ctx context.Context, v *view.View, key string, life time.Duration, seen ...any) (Lease, error) {
 	started := time.Now()
 	token := make([]byte, tokenLen)
 	_, _ = rand.Read(token) // never fails, by its promise
 	l := Lease{View: v, Key: key, token: string(token)}
 	var cmd *redis.Cmd
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
-		cmd = call(ctx, p, &s.scripts.lease, []string{s.keys.entry(v.Name, key)}, l.token, life.Milliseconds(), s.fenceTTL.Milliseconds())
+		args := append([]any{l.token, life.Milliseconds(), s.fenceTTL.Milliseconds()}, seen...)
+		cmd = call(ctx, p, &s.scripts.lease, []string{s.keys.entry(v.Name, key)}, args...)
 	})
 	if err != nil {
 		return Lease{}, fmt.Errorf("lease %s: %w", v.Name, err)
 	}
 	r := replyOf(cmd)
-	granted := r.int() == 1
+	verdict := r.int()
 	l.Taken = time.UnixMicro(r.int())
 	l.Until = time.UnixMilli(r.int())
 	l.runID = r.text()
@@ -49,12 +72,22 @@ func (s *Store) Lease(ctx context.Context, v *view.View, key string, life time.D
 	l.received = time.Now()
 	s.peer.observe(l.Taken, started)
 	took := s.observe("lease", started)
-	s.log.Debug().Str("view", v.Name).Str("key", key).Dur("took", took).Bool("granted", granted).Msg("cache lease")
-	if !granted {
+	s.log.Debug().Str("view", v.Name).Str("key", key).Dur("took", took).Bool("granted", verdict == leaseGranted).Msg("cache lease")
+	switch verdict {
+	case leaseGranted:
+		return l, nil
+	case leaseOvertaken:
+		return Lease{}, fmt.Errorf("lease %s: %w", v.Name, ErrOvertaken)
+	default:
 		return Lease{}, fmt.Errorf("lease %s until %s: %w", v.Name, l.Until.UTC().Format(time.RFC3339Nano), ErrLeased)
 	}
-	return l, nil
 }
+
+// What lease.lua answers, but for 0.
+const (
+	leaseGranted   = 1
+	leaseOvertaken = 2
+)
 
 // Renew gives the holder more time. It fails with ErrLost where the lease ended
 // and another took it, or an event took it away, or Redis was restarted.

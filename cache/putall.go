@@ -72,6 +72,9 @@ func (s *Store) prepare(made Made) (put, error) {
 	if err != nil {
 		return put{}, err
 	}
+	if made.Fill.Pause > 0 {
+		pause(value, e.Saved.Add(made.Fill.Pause))
+	}
 	keep := ttl
 	if !e.Negative {
 		e.ETag = etag(value[len(value)-len(e.Body)-etagLen : len(value)-len(e.Body)])

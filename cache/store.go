@@ -15,6 +15,8 @@ import (
 var (
 	// ErrLeased says that somebody else is filling the key.
 	ErrLeased = errors.New("another holds the lease")
+	// ErrOvertaken says that a value has been put since the caller looked.
+	ErrOvertaken = errors.New("another value is there by now")
 	// ErrLost says that the lease is no longer the caller's.
 	ErrLost = errors.New("the lease is lost")
 	// ErrRefused says that a value was not stored, since it may be too old.

@@ -29,9 +29,30 @@ type FillerOptions struct {
 type FillOptions struct {
 	MinXid  *cache.MinXid   // an entry that has not seen this transaction will not do
 	AtLeast version.Version // an entry that has seen this much will do, however old it is
+	Instead *Replaced       // nothing is done unless this very entry is there; then it will not do, though it is fresh
 
 	Patience time.Duration // for the turn of its load; 100 ms
 }
+
+// Replaced tells one entry of a key from another.
+type Replaced struct {
+	Version version.Version
+	Saved   time.Time
+}
+
+func (r *Replaced) is(e cache.Entry) bool { return e.Version == r.Version && e.Saved.Equal(r.Saved) }
+
+// After a load the key is left alone for as long as the load took, within these
+// bounds. So however often a key is invalidated, its loads take up half of one
+// connection at most and are at most some seventy a second, and all who ask
+// meanwhile are answered by the next. The pause is short beside what a reader waits.
+const (
+	pauseLeast = 10 * time.Millisecond
+	pauseMost  = 50 * time.Millisecond
+)
+
+// looks bounds how often a fill begins again, since others were faster.
+const looks = 5
 
 // Filler makes entries out of what the Loader reads. It is safe for concurrent
 // use; the lease collapses fills of one key across all processes.
@@ -75,27 +96,71 @@ func (f *Filler) Fill(ctx context.Context, v *view.View, key string, o FillOptio
 }
 
 func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptions) (outcome string, err error) {
-	// Not a Read: that counts what readers find.
-	found, err := f.store.Inspect(ctx, v, key)
-	if err != nil {
-		return "redis", fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err)
-	}
-	if o.accept(found) {
-		err := f.announce(ctx, found, o)
-		if !errors.Is(err, cache.ErrRefused) {
-			return "present", err
-		}
-		// It is gone again, so it has to be loaded after all.
-	}
-	// Before the snapshot: of a change that is applied between the two the lease
-	// knows, so a value that has not seen it cannot be put.
-	lease, err := f.store.Lease(ctx, v, key, f.lease)
-	if errors.Is(err, cache.ErrLeased) {
+	lease, outcome, err := f.take(ctx, v, key, o)
+	switch {
+	case outcome != "":
+		return outcome, err
+	case errors.Is(err, cache.ErrLeased):
 		return "leased", fmt.Errorf("fill %s: %w", v.Name, err)
-	}
-	if err != nil {
+	case err != nil && ctx.Err() != nil:
+		return "canceled", ctx.Err()
+	case err != nil:
 		return "redis", fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err)
 	}
+	return f.load(ctx, lease, o)
+}
+
+// take takes the lease of a key, unless an entry that will do is there: then the
+// outcome says so. It waits while the key is left alone after a load.
+func (f *Filler) take(ctx context.Context, v *view.View, key string, o FillOptions) (lease cache.Lease, outcome string, err error) {
+	for range looks {
+		// Not a Read: that counts what readers find.
+		found, err := f.store.Inspect(ctx, v, key)
+		if err != nil {
+			return cache.Lease{}, "", err
+		}
+		if o.Instead != nil && !o.Instead.is(found.Entry) {
+			return cache.Lease{}, "overtaken", nil
+		}
+		if o.accept(found) {
+			err := f.announce(ctx, found, o)
+			if !errors.Is(err, cache.ErrRefused) {
+				return cache.Lease{}, "present", err
+			}
+			continue // it is gone again, so it has to be loaded after all
+		}
+		if !found.NotBefore.IsZero() {
+			if err := sleep(ctx, found.NotBefore.Sub(found.Now)); err != nil {
+				return cache.Lease{}, "", err
+			}
+			continue // others have waited too, and one of them may be at it
+		}
+		// Before the snapshot: of a change that is applied between the two the lease
+		// knows, so a value that has not seen it cannot be put. And not after an entry
+		// that another has put since the look above: two loads would be made of one.
+		lease, err = f.store.LeaseSince(ctx, v, key, f.lease, found.Entry)
+		if !errors.Is(err, cache.ErrOvertaken) {
+			return lease, "", err
+		}
+	}
+	return cache.Lease{}, "", fmt.Errorf("%w: others were faster %d times", cache.ErrLeased, looks)
+}
+
+// sleep waits for so long, or fails where the context ends before.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// load makes the entry and puts it, which ends the lease.
+func (f *Filler) load(ctx context.Context, lease cache.Lease, o FillOptions) (outcome string, err error) {
+	v, key := lease.View, lease.Key
 	stop := f.hold(ctx, lease)
 	loaded, err := f.loader.loadInTurn(ctx, v, key, cmp.Or(o.Patience, firstPatience))
 	stop()
@@ -114,6 +179,7 @@ func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptio
 	_, err = f.store.Put(ctx, lease, cache.Fill{
 		Negative: !loaded.Found, Owner: loaded.Owner, Owned: loaded.Owned,
 		Version: loaded.Version, Snapshot: loaded.Snapshot, Body: loaded.Body, LoadTook: loaded.Took,
+		Pause: min(max(loaded.Took, pauseLeast), pauseMost),
 	})
 	switch {
 	case errors.Is(err, cache.ErrRefused):
@@ -129,7 +195,7 @@ func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptio
 func (o FillOptions) accept(found cache.Inspection) bool {
 	seen := found.Entry.Snapshot
 	switch {
-	case found.Status == cache.Miss:
+	case found.Status == cache.Miss, o.Instead != nil:
 		return false
 	case o.MinXid != nil && (!seen.Sees(o.MinXid.Xid) || o.MinXid.Epoch != 0 && o.MinXid.Epoch != seen.Epoch):
 		return false

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"mythiccache/cache"
+	"mythiccache/cache/version"
 	"mythiccache/cache/view"
 	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
@@ -57,6 +58,7 @@ type request struct {
 	view   *view.View
 	key    string
 	minXid *cache.MinXid
+	early  *Replaced // nobody waits: the entry is to be made anew before its time is over
 	asked  time.Time // the youngest
 	places []int
 }
@@ -106,41 +108,64 @@ func (f *Fills) requestOf(e event.Event) (*request, error) {
 	if v.Model {
 		return nil, fmt.Errorf("%w: %s is answered by a model; ask with %s", stream.ErrReject, e.View, event.AIRequested)
 	}
-	minXid, err := minXidOf(e.Data)
-	if err != nil {
+	r := &request{view: v, key: e.Subject}
+	if err := r.read(e.Data); err != nil {
 		return nil, fmt.Errorf("%w: %w", stream.ErrReject, err)
 	}
-	return &request{view: v, key: e.Subject, minXid: minXid}, nil
+	return r, nil
 }
 
-// minXidOf reads {"min_xid":"123","epoch":"5"}, which may be absent in part or
-// whole. Numbers travel as text, since JSON's end at 2^53 for many readers.
-func minXidOf(data json.RawMessage) (*cache.MinXid, error) {
+// read reads {"min_xid":"123","epoch":"5"}, or {"instead":"<version>","saved":"<ms>"}
+// of an entry that is to be made anew, which may be absent in part or whole. Numbers
+// travel as text, since JSON's end at 2^53 for many readers.
+func (r *request) read(data json.RawMessage) error {
 	var asked struct {
-		MinXid string `json:"min_xid"`
-		Epoch  string `json:"epoch"`
+		MinXid  string `json:"min_xid"`
+		Epoch   string `json:"epoch"`
+		Instead string `json:"instead"`
+		Saved   string `json:"saved"`
 	}
 	if len(data) == 0 {
-		return nil, nil
+		return nil
 	}
 	if err := json.Unmarshal(data, &asked); err != nil {
-		return nil, fmt.Errorf("data of a request for a fill: %w", err)
+		return fmt.Errorf("data of a request for a fill: %w", err)
 	}
-	if asked.MinXid == "" {
-		return nil, nil
+	var err error
+	if asked.MinXid != "" {
+		r.minXid, err = minXidOf(asked.MinXid, asked.Epoch)
 	}
+	if asked.Instead != "" && err == nil {
+		r.early, err = replacedOf(asked.Instead, asked.Saved)
+	}
+	return err
+}
+
+func minXidOf(xid, epoch string) (*cache.MinXid, error) {
 	var m cache.MinXid
 	var err error
-	if m.Xid, err = strconv.ParseUint(asked.MinXid, 10, 64); err != nil || m.Xid == 0 {
-		return nil, fmt.Errorf("min_xid %q is no transaction id", asked.MinXid)
+	if m.Xid, err = strconv.ParseUint(xid, 10, 64); err != nil || m.Xid == 0 {
+		return nil, fmt.Errorf("min_xid %q is no transaction id", xid)
 	}
-	if asked.Epoch == "" {
+	if epoch == "" {
 		return &m, nil
 	}
-	if m.Epoch, err = strconv.ParseUint(asked.Epoch, 10, 64); err != nil {
-		return nil, fmt.Errorf("epoch %q is no number", asked.Epoch)
+	if m.Epoch, err = strconv.ParseUint(epoch, 10, 64); err != nil {
+		return nil, fmt.Errorf("epoch %q is no number", epoch)
 	}
 	return &m, nil
+}
+
+func replacedOf(text, saved string) (*Replaced, error) {
+	at, err := version.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("instead: %w", err)
+	}
+	ms, err := strconv.ParseInt(saved, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("saved %q is no time in milliseconds", saved)
+	}
+	return &Replaced{Version: at, Saved: time.UnixMilli(ms)}, nil
 }
 
 // serve fills one key.
@@ -155,7 +180,7 @@ func (f *Fills) serve(ctx context.Context, r *request) error {
 		}
 		return err
 	}
-	return f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid})
+	return f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid, Instead: r.early})
 }
 
 // conclude returns what a request has failed with, nil where it is done. That
@@ -167,7 +192,7 @@ func (f *Fills) conclude(r *request, err error) error {
 	}
 	if !errors.Is(err, ErrBusy) {
 		err = loadFailure(err)
-		if errors.Is(err, stream.ErrPause) && time.Since(r.asked) < nobodyWaits {
+		if errors.Is(err, stream.ErrPause) && r.early == nil && time.Since(r.asked) < nobodyWaits {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mythiccache/cache"
+	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
@@ -64,10 +65,11 @@ func TestAppsEventRemovesWhateverIsThere(t *testing.T) {
 	w.ends(i.Handle(w.ctx, messages(forgotten, event.Event{Type: "things.unheard", Subject: "a"})), nil, nil)
 	w.wants("thing", "a", "")
 
-	lease, err := w.store.Lease(w.ctx, w.view("thing"), "a", time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var lease cache.Lease
+	testserver.Eventually(t, "the pause after the fill is over", func() (err error) {
+		lease, err = w.store.Lease(w.ctx, w.view("thing"), "a", time.Minute)
+		return err
+	})
 	loaded, err := w.loader.Load(w.ctx, w.view("thing"), "a")
 	if err != nil {
 		t.Fatal(err)
