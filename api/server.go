@@ -73,6 +73,7 @@ type Server struct {
 	auth      *authenticator
 	limits    *limits
 	misses    *misses
+	refreshes *refreshes
 	metrics   *metrics
 	fixed     fixed
 	document  []byte // OpenAPI
@@ -103,7 +104,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, fixed: newFixed(),
-		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting),
+		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting), refreshes: newRefreshes(o.Publisher, o.Log),
 	}
 	var err error
 	if s.auth, err = newAuthenticator(o.Auth, o.EventsToken, o.AdminToken); err != nil {
@@ -190,6 +191,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve http: %w", ended))
 	}
+	s.refreshes.wait()
 	s.log.Info().Msg("api has stopped")
 	return err
 }

@@ -51,6 +51,9 @@ func (s *Server) getView(x *exchange, v *view.View) error {
 	}
 	switch result.Status {
 	case cache.Hit:
+		if result.Early {
+			s.refreshes.ask(v, result.Entry)
+		}
 		return x.serve(v, result.Entry, source{mark: markHit, at: result.Now})
 	case cache.Stale:
 		return s.refresh(x, v, key, minXid, result)
@@ -130,6 +133,14 @@ func fillRequest(v *view.View, key string, minXid *cache.MinXid) event.Event {
 		e.Data = data
 	}
 	return e
+}
+
+// renewRequest is the event that makes a worker load an entry again, provided that
+// it is still the one that was seen.
+func renewRequest(v *view.View, e cache.Entry) event.Event {
+	data := append([]byte(`{"instead":"`), e.Version.String()...)
+	data = strconv.AppendInt(append(data, `","saved":"`...), e.Saved.UnixMilli(), 10)
+	return event.Event{Type: event.FillRequested, Source: "api", View: v.Name, Subject: e.Key, Data: append(data, `"}`...)}
 }
 
 // parseMinXid reads X-Min-Xid: <xid8>, or <epoch>-<xid8>.

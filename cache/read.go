@@ -67,6 +67,7 @@ type Result struct {
 	Entry     Entry // of a Miss only View and Key mean anything
 	Status    Status
 	Why       string    // why it is no Hit; empty for one
+	Early     bool      // of a Hit: its time is over soon, and this reader is the one to ask for the next; not where a model answers
 	Admission Admission // zero without a Limit
 	Now       time.Time // the clock of Redis when it answered, to tell an entry's age
 }
@@ -99,6 +100,7 @@ func (s *Store) Read(ctx context.Context, q Query) (Result, error) {
 			return Result{}, fmt.Errorf("read %s: %w", q.View.Name, err)
 		}
 	}
+	result.Early = result.Status == Hit && !q.View.Model && result.Entry.early(result.Now, draw())
 	s.noteRead(&result, s.observe("read", started))
 	return result, nil
 }
