@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check conformance-streams interleaving nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
+.PHONY: help run test check conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,11 +45,16 @@ interleaving: ## a million operations of the store, with all that can meet on th
 	OPS=$${OPS:-1000000} go test -count=1 -timeout 3h -v -run '^TestInterleavings' ./cmd/mythic-cache
 
 # NEMESIS_FAULTS says how many, NEMESIS_SEED repeats the ones of another run.
+nemesis: ## 200 faults of every process, both servers and all links under load, and what readers were promised
+	@sh internal/dev/provision.sh postgresql redis compiler
+	NEMESIS_FAULTS=$${NEMESIS_FAULTS:-200} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestNemesis$$' ./cmd/mythic-cache
+
+# The same two.
 nemesis-relay: ## 200 faults of relays, servers and links under load, and what each takeover took
 	@sh internal/dev/provision.sh postgresql redis compiler
 	NEMESIS_FAULTS=$${NEMESIS_FAULTS:-200} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestRelayNemesis$$' ./cmd/mythic-cache
 
-# The same two. Every 14 faults all begins anew, with a seed of its own.
+# Every 14 faults all begins anew, with a seed of its own.
 nemesis-streams: ## 200 faults of workers, Redis and links under load, and a ledger of what was handled
 	@sh internal/dev/provision.sh postgresql redis compiler
 	NEMESIS_FAULTS=$${NEMESIS_FAULTS:-200} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestStreamsNemesis$$' ./producers/stream
