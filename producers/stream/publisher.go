@@ -23,11 +23,12 @@ type PublisherOptions struct {
 
 // Publisher writes events into the streams. It is safe for concurrent use.
 type Publisher struct {
-	client    redis.UniversalClient
-	keys      Keys
-	o         PublisherOptions
-	published *prometheus.CounterVec // nil: none
-	closed    atomic.Bool
+	client     redis.UniversalClient
+	keys       Keys
+	o          PublisherOptions
+	published  *prometheus.CounterVec // nil: none
+	onceScript *redis.Script
+	closed     atomic.Bool
 }
 
 // transactionEntries and transactionBytes bound what goes to Redis in one
@@ -39,7 +40,7 @@ const (
 
 // NewPublisher makes a publisher with a client of its own; Redis need not be up.
 func NewPublisher(dial Dial, keys Keys, o PublisherOptions) (*Publisher, error) {
-	p := &Publisher{keys: keys, o: o}
+	p := &Publisher{keys: keys, o: o, onceScript: newScript(onceSource)}
 	if o.Metrics != nil {
 		p.published = prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_stream_published_total",
@@ -102,6 +103,19 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 // refused before anything is written. Transactions are as with Publish; with an
 // error, the ids are those of the events that were written.
 func (p *Publisher) Append(ctx context.Context, events ...event.Event) (ids []string, err error) {
+	additions, err := additionsOf(events)
+	if err != nil {
+		return nil, err
+	}
+	ids, err = p.add(ctx, additions)
+	if err != nil {
+		return ids, fmt.Errorf("append %d events: %w", len(events), err)
+	}
+	return ids, nil
+}
+
+// additionsOf makes entries of events, or of none where one is malformed.
+func additionsOf(events []event.Event) ([]addition, error) {
 	additions := make([]addition, len(events))
 	for i, e := range events {
 		if err := e.Validate(); err != nil {
@@ -113,11 +127,17 @@ func (p *Publisher) Append(ctx context.Context, events ...event.Event) (ids []st
 			additions[i].fields[j] = field
 		}
 	}
-	ids, err = p.add(ctx, additions)
-	if err != nil {
-		return ids, fmt.Errorf("append %d events: %w", len(events), err)
+	return additions, nil
+}
+
+// bite returns how many of the entries, one at least, go in one transaction.
+func bite(additions []addition) int {
+	n, bytes := 0, 0
+	for n < len(additions) && n < transactionEntries && (n == 0 || bytes < transactionBytes) {
+		bytes += additions[n].size()
+		n++
 	}
-	return ids, nil
+	return n
 }
 
 func (p *Publisher) add(ctx context.Context, additions []addition) (ids []string, err error) {
@@ -125,11 +145,7 @@ func (p *Publisher) add(ctx context.Context, additions []addition) (ids []string
 		return nil, fmt.Errorf("publisher is %w", errClosed)
 	}
 	for len(additions) > 0 {
-		n, bytes := 0, 0
-		for n < len(additions) && n < transactionEntries && (n == 0 || bytes < transactionBytes) {
-			bytes += additions[n].size()
-			n++
-		}
+		n := bite(additions)
 		written, err := p.transact(ctx, additions[:n])
 		if err != nil {
 			return ids, err

@@ -6,8 +6,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What each script takes and returns is written on its top. All but take, trim
-// and heads run seldom, so they are sent whole (EVAL): a pipeline cannot mend a
+// What each script takes and returns is written on its top. All but take, trim,
+// heads and once run seldom, so they are sent whole (EVAL): a pipeline cannot mend a
 // script that Redis has forgotten.
 var (
 	//go:embed park.lua
@@ -28,6 +28,8 @@ var (
 	headsSource string
 	//go:embed extent.lua
 	extentScript string
+	//go:embed once.lua
+	onceSource string
 	//go:embed unread.lua
 	unreadScript string
 )
