@@ -50,13 +50,14 @@ func TestNemesis(t *testing.T) {
 	}
 	n.promises.stop()
 	t.Log(n.promises.report())
-	for _, p := range n.members() {
-		p.stop()
-	}
+	n.asSQLSays()
 	if out, err := n.try("verify", "--all"); err != nil || !strings.Contains(out, `"wrong": 0`) {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
 	n.everythingExpires()
+	for _, p := range n.members() {
+		p.stop()
+	}
 }
 
 func newNemesis(t *testing.T, seed uint64) *nemesis {
@@ -107,6 +108,13 @@ func (n *nemesis) balance(f fault) {
 	n.meet(f)
 	pausing.Wait()
 	defer n.promises.gate.Unlock()
+	n.asSQLSays()
+}
+
+// asSQLSays waits until every answer is, while nobody writes, and demands that nothing
+// has been wrong so far.
+func (n *nemesis) asSQLSays() {
+	n.t.Helper()
 	started := time.Now()
 	for _, api := range n.apis {
 		n.served(api)
