@@ -13,9 +13,22 @@ local grace = ARGV[1] -- as it came: to write a number takes longer than all els
 local ms = math.floor(now() / 1000)
 local marks = {}
 
--- Where most keys are not there, it takes one command to look and to write; but
--- that hands over what is there with its body, and so takes long where most are.
-local few = redis.call('EXISTS', unpack(KEYS)) < #KEYS / 2
+-- Where a key is not there, it takes one command to look and to write; but that
+-- hands over what is there with its body, and so takes long where it is. Keys of a
+-- batch are mostly alike: the next is expected to be as the last was.
+local absent = false
+
+-- The fences of each version that no lease is held under: a batch has few versions.
+local fences = {}
+
+local function bare(version)
+  local text = fences[version]
+  if not text then
+    text = fence(version, NO_LEASE)
+    fences[version] = text
+  end
+  return text
+end
 
 -- Removes what is there, whatever its version. A pause stays: nobody has it.
 local function forget(key)
@@ -27,34 +40,41 @@ local function forget(key)
   if state_of(head) == 'f' and lease_of(head) == left then
     return '0'
   end
-  redis.call('SET', key, fence(version_of(head), left), 'PX', grace)
+  call('SET', key, fence(version_of(head), left), 'PX', grace)
   return '1'
+end
+
+-- The header of an entry, or nil where there was none: then its fence was set.
+local function set_or_head_of(key, version)
+  if not absent then
+    local head = head_of(key)
+    if head then
+      return head
+    end
+  end
+  local there = pcall('SET', key, bare(version), 'NX', 'GET', 'PX', grace)
+  absent = not there
+  if there and not head_in(there) then
+    call('PSETEX', key, grace, bare(version))
+  end
+  return head_in(there)
 end
 
 -- Removes what is older.
 local function outdate(key, version)
-  local head
-  if few then
-    local there = redis.pcall('SET', key, fence(version, NO_LEASE), 'NX', 'GET', 'PX', grace)
-    if not there then
-      return '1'
-    end
-    head = head_in(there)
-  else
-    head = head_of(key)
-  end
+  local head = set_or_head_of(key, version)
   if not head then
-    redis.call('SET', key, fence(version, NO_LEASE), 'PX', grace)
     return '1'
   end
   if not newer(version, version_of(head)) then
     return '0'
   end
-  local held, life = lease_of(head), grace
-  if held ~= NO_LEASE then
-    life = grace + math.max(deadline_of(head) - ms, 0)
+  local held = lease_of(head)
+  if held == NO_LEASE then
+    call('PSETEX', key, grace, bare(version))
+  else
+    call('PSETEX', key, grace + math.max(deadline_of(head) - ms, 0), fence(version, held))
   end
-  redis.call('SET', key, fence(version, held), 'PX', life)
   return '1'
 end
 
