@@ -48,6 +48,7 @@ const (
 	followedMost = 64              // suspects at a time; meanwhile the walk waits
 	followedFor  = 2 * time.Minute // after which a suspect counts as behind, and is met again by the next pass
 	quickestStep = 10 * time.Millisecond
+	condemnFor   = 5 * time.Second
 )
 
 // NewAuditor makes an auditor of the views' entries in store.
@@ -162,8 +163,9 @@ func (a *Auditor) next(ctx context.Context) error {
 	}
 	seen, err := a.look(ctx, p.view, p.key)
 	switch {
-	case err != nil && inTheWay(err):
-		return nil
+	case errors.Is(err, errUnread):
+		a.metrics.checked.WithLabelValues(p.view.Name, unreadVerdict).Inc()
+		a.o.Log.Debug().Err(err).Str("view", p.view.Name).Str("key", p.key).Msg("not audited")
 	case err != nil:
 		return err
 	case seen.state == same:
@@ -212,24 +214,25 @@ func (a *Auditor) follow(ctx context.Context) (err error) {
 // decide looks again at a suspect, acts on a verdict, and reports whether there is one.
 func (a *Auditor) decide(ctx context.Context, s *suspicion) (final bool, err error) {
 	final, err = a.again(ctx, s)
-	if err != nil && !inTheWay(err) {
+	if err != nil && !errors.Is(err, errUnread) {
 		return false, err
 	}
 	if !final && time.Since(s.since) < followedFor {
 		return false, nil
 	}
-	a.metrics.note(s.View, s.Verdict, s.since)
-	if s.Verdict != Wrong {
-		return true, nil
+	if s.Verdict == Wrong {
+		return true, a.condemn(ctx, s)
 	}
-	a.tell(ctx, s)
-	return true, a.repair(ctx, s)
+	a.metrics.note(s.View, s.Verdict, s.since)
+	return true, nil
 }
 
-// inTheWay reports whether others come first: too many loads, a lock that somebody
-// holds, a load that takes too long. There will be another pass.
-func inTheWay(err error) bool {
-	return errors.Is(err, ErrBusy) || sqlState(err) == pgLockNotAvailable || sqlState(err) == pgQueryCanceled
+// condemn drops an entry that is wrong, and says so. A shutdown does not come between.
+func (a *Auditor) condemn(ctx context.Context, s *suspicion) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), condemnFor)
+	defer cancel()
+	err := a.repair(ctx, s)
+	a.tell(ctx, s, err == nil)
+	a.metrics.note(s.View, s.Verdict, s.since)
+	return err
 }
-
-const pgLockNotAvailable = "55P03"

@@ -3,6 +3,7 @@ package consumers
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -68,7 +69,7 @@ func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight,
 		return s, nil
 	}
 	if s.truth, err = x.loader.audit(ctx, v, key, nil); err != nil {
-		return s, err
+		return s, unread(err)
 	}
 	s.compare()
 	if s.state != differs {
@@ -83,7 +84,7 @@ func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight,
 	}
 	read := time.Now()
 	if s.truth, err = x.loader.audit(ctx, v, key, of); err != nil {
-		return s, err
+		return s, unread(err)
 	}
 	// With no position in Redis, or one of another epoch, all is to be sent again.
 	waiting := s.truth.waiting || x.road.Sent != nil && of.sent.Epoch != s.Version.Epoch()
@@ -91,6 +92,19 @@ func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight,
 		s.settled = read
 	}
 	return s, nil
+}
+
+// errUnread says that the truth of one key could not be had: too many loads are under
+// way, somebody holds a lock, the load takes too long or fails. Other keys may fare
+// better, and there will be another look.
+var errUnread = errors.New("the truth could not be read")
+
+// unread tells that from a PostgreSQL that is away and from the caller's end.
+func unread(err error) error {
+	if errors.Is(err, ErrPaused) || errors.Is(err, ErrNoEpoch) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnread, err)
 }
 
 // servable says whether a reader would get the entry, as fresh or past its time. One

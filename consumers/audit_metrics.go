@@ -6,6 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// unreadVerdict stands where there is none.
+const unreadVerdict = "unread"
+
 // auditMetrics are what the auditor of this process has found, while it had the turn.
 type auditMetrics struct {
 	checked    *prometheus.CounterVec
@@ -19,7 +22,7 @@ func newAuditMetrics(into prometheus.Registerer) (*auditMetrics, error) {
 	m := &auditMetrics{
 		checked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_audit_checked_total",
-			Help: "Entries that were compared with PostgreSQL, by verdict: fresh, behind (a change was on its way) or wrong.",
+			Help: "Entries that were compared with PostgreSQL, by verdict: fresh, behind (a change was on its way), wrong, or unread (what SQL says could not be had).",
 		}, []string{"view", "verdict"}),
 		violations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_audit_violations_total",

@@ -15,9 +15,10 @@ import (
 // until it is known why:
 //
 //   - behind: it was dropped or filled anew, so a change was on its way;
-//   - wrong: it is still there, although the outbox holds nothing that it has not seen
-//     but what is in the streams, the group that drops entries has done all that was
-//     in them by then, and a relay has had several heartbeats to notice DDL.
+//   - wrong: it is still there, although nothing was on its way for so long that a
+//     relay has had several heartbeats to notice DDL, the outbox then held nothing that
+//     it has not seen but what was in the streams, and the group that drops entries has
+//     done all that was in them.
 //
 // Where Redis is restarted in between, what it lost comes again before the entry
 // counts as one that somebody answers for.
@@ -27,7 +28,8 @@ type suspicion struct {
 	view   *view.View
 	sight  sight
 	since  time.Time // when it was first seen to differ
-	steady time.Time // since when nothing is on its way that could mend it; zero: something is
+	steady time.Time // since when nothing waits to be sent that could mend it; zero: something does
+	marked time.Time // when that had lasted long enough: what is in the streams by then is to be done; zero: it has not
 	open   []string  // topics in which the group had something to do at that moment, as far as is known
 	due    time.Time // when it is to be looked at again
 }
@@ -69,7 +71,7 @@ func (x *examiner) again(ctx context.Context, s *suspicion) (final bool, err err
 	case now.state == gone, now.state == same, now.state == differs && !now.is(s.sight.Entry):
 		return true, nil
 	case now.state == unsure, now.settled.IsZero():
-		s.steady = time.Time{}
+		s.unsettle()
 		return false, nil
 	}
 	s.sight, s.Why, s.Truth = now, now.why, now.truth.Version
@@ -83,24 +85,33 @@ func (x *examiner) again(ctx context.Context, s *suspicion) (final bool, err err
 func (x *examiner) settled(ctx context.Context, s *suspicion) (bool, error) {
 	if x.road.Leads != nil {
 		if leads, err := x.road.Leads(ctx); err != nil || !leads {
-			s.steady = time.Time{}
+			s.unsettle()
 			return false, err
 		}
 	}
 	if s.steady.IsZero() {
-		s.steady, s.open = s.sight.settled, nil
+		s.steady = s.sight.settled
+	}
+	// Not the moment at which it became steady: what a heartbeat found since is in the
+	// streams later.
+	if s.marked.IsZero() && s.sight.settled.Sub(s.steady) >= x.settle {
+		s.marked, s.open = s.sight.settled, nil
 		for _, m := range s.view.Tables {
 			s.open = append(s.open, m.Topic())
 		}
 	}
-	if err := x.caughtUp(ctx, s); err != nil || len(s.open) > 0 {
-		return false, err
+	if s.marked.IsZero() {
+		return false, nil
 	}
-	return time.Since(s.steady) >= x.settle, nil
+	err := x.caughtUp(ctx, s)
+	return err == nil && len(s.open) == 0, err
 }
 
-// caughtUp closes the topics in which the group has done what was there when the
-// suspicion became steady. Under load something is always to be done; then that the
+// unsettle begins anew: something may be on its way.
+func (s *suspicion) unsettle() { s.steady, s.marked = time.Time{}, time.Time{} }
+
+// caughtUp closes the topics in which the group has done what was there at the moment
+// that the suspicion has marked. Under load something is always to be done; then that the
 // oldest of it is younger says the same. Redis's own lag is not asked: it goes wrong
 // when entries are deleted.
 func (x *examiner) caughtUp(ctx context.Context, s *suspicion) error {
@@ -130,7 +141,7 @@ func (x *examiner) caughtUp(ctx context.Context, s *suspicion) error {
 			continue
 		}
 		g := groups[at]
-		if g.Parked > 0 || g.Oldest != "" && g.OldestPending >= asked.Sub(s.steady) {
+		if g.Parked > 0 || g.Oldest != "" && g.OldestPending >= asked.Sub(s.marked) {
 			open = append(open, topic)
 		}
 	}
@@ -147,7 +158,7 @@ func (x *examiner) still(ctx context.Context, s *suspicion) (final bool, err err
 	}
 	switch {
 	case servable(in) == unsure:
-		s.steady = time.Time{}
+		s.unsettle()
 		return false, nil
 	case servable(in) == same && s.sight.is(in.Entry):
 		s.Verdict = Wrong

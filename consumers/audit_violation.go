@@ -20,7 +20,7 @@ const (
 
 // tell logs a violation: what it takes to find out what went wrong, and nothing of
 // what the values say.
-func (a *Auditor) tell(ctx context.Context, s *suspicion) {
+func (a *Auditor) tell(ctx context.Context, s *suspicion, dropped bool) {
 	events, err := a.eventsOf(ctx, s)
 	if err != nil {
 		events = []string{"not known: " + err.Error()}
@@ -29,8 +29,8 @@ func (a *Auditor) tell(ctx context.Context, s *suspicion) {
 	a.o.Log.Error().Str("view", s.View).Str("key", s.Key).Str("why", s.Why).
 		Str("cached_sha256", digest(!e.Negative, e.Body)).Str("truth_sha256", digest(e.truth.Found, e.truth.Body)).
 		Str("cached_snapshot", spell(e.Snapshot)).Str("truth_snapshot", spell(e.truth.Snapshot)).
-		Time("cached_at", e.Saved.UTC()).Strs("events", events).
-		Msg("the cache was wrong: an entry differs from PostgreSQL and nothing was on its way to mend it; it is dropped")
+		Time("cached_at", e.Saved.UTC()).Strs("events", events).Bool("dropped", dropped).
+		Msg("the cache was wrong: an entry differs from PostgreSQL and nothing was on its way to mend it")
 }
 
 // eventsOf returns the last events of a key or its whole view that the streams hold.

@@ -18,6 +18,7 @@ type walk struct {
 	views  *view.Set
 	prefix string
 	cursor uint64
+	whole  bool // it began at the beginning
 	found  []place
 }
 
@@ -40,14 +41,15 @@ func newWalk(ctx context.Context, store *cache.Store, views *view.Set) (*walk, e
 }
 
 // next returns an entry, nil where one step found none, and reports whether that step
-// was the last of a pass.
+// was the last of a pass over everything.
 func (w *walk) next(ctx context.Context) (p *place, end bool, err error) {
 	if len(w.found) == 0 {
 		names, cursor, err := w.store.Client().Scan(ctx, w.cursor, escapeGlob(w.prefix)+"*}", scanAtOnce).Result()
 		if err != nil {
 			return nil, false, fmt.Errorf("walk over the cache: %w", err)
 		}
-		w.cursor, end = cursor, cursor == 0
+		w.cursor, end = cursor, cursor == 0 && w.whole
+		w.whole = w.whole || cursor == 0
 		for _, name := range names {
 			if p, ok := w.parse(name); ok {
 				w.found = append(w.found, p)

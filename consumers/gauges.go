@@ -1,8 +1,10 @@
 package consumers
 
 import (
+	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,7 +16,7 @@ type census struct {
 	at     time.Time
 	groups []stream.GroupState
 	dead   map[stream.GroupTopic]int64
-	bytes  int64 // of all dead letters
+	bytes  int64 // of all dead letters; below 0: not known
 }
 
 // gauges show the last census to Prometheus, so that a scrape costs no round trip
@@ -64,7 +66,11 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	if time.Since(last.at) > censusAge {
 		return
 	}
-	send := func(d *prometheus.Desc, value float64, labels ...string) {
+	send := func(d *prometheus.Desc, value float64, names ...string) {
+		labels := make([]string, len(names))
+		for i, name := range names {
+			labels[i] = label(name)
+		}
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	shown := map[stream.GroupTopic]bool{}
@@ -82,5 +88,17 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 			send(g.dead, float64(n), of.Group, of.Topic)
 		}
 	}
-	send(g.bytes, float64(last.bytes))
+	if last.bytes >= 0 {
+		send(g.bytes, float64(last.bytes))
+	}
+}
+
+// label spells a name that may be no text: anybody may call a group or topic what they
+// like, and one label that is none would end the scrape. Two names that differ have
+// labels that differ, which a scrape demands as well.
+func label(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return strconv.Quote(name)
 }

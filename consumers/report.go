@@ -147,7 +147,9 @@ func (r *Reporter) census(ctx context.Context) (census, error) {
 	r.looked = now.at
 	now.dead = r.countDead(ctx)
 	if now.bytes, err = r.dead.Size(ctx); err != nil {
-		return census{}, err
+		// A user of Redis may be forbidden MEMORY USAGE; the rest is known all the same.
+		r.o.Log.Debug().Err(err).Msg("dead letters not measured")
+		now.bytes = -1
 	}
 	r.gauges.show(now)
 	r.watchDead(now)
@@ -184,8 +186,8 @@ func (r *Reporter) watchDead(now census) {
 	}
 	r.overfull = overfull
 	if overfull {
-		r.o.Log.Warn().Int64("letters", letters).Int64("bytes", now.bytes).Msg("too many dead letters: nothing removes them but dlq replay and dlq drop")
+		r.o.Log.Warn().Int64("letters", letters).Int64("bytes", max(now.bytes, 0)).Msg("too many dead letters: nothing removes them but dlq replay and dlq drop")
 	} else {
-		r.o.Log.Info().Int64("letters", letters).Int64("bytes", now.bytes).Msg("dead letters are few again")
+		r.o.Log.Info().Int64("letters", letters).Int64("bytes", max(now.bytes, 0)).Msg("dead letters are few again")
 	}
 }

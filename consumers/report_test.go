@@ -3,8 +3,12 @@ package consumers
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"mythiccache/cache"
 	"mythiccache/internal/testserver"
@@ -68,5 +72,43 @@ func TestReportsTellWhatTheProcessCounts(t *testing.T) {
 	}
 	if _, err := NewReporter(w.store, ReporterOptions{}); err == nil {
 		t.Error("a reporter without a name was made")
+	}
+}
+
+// A user of Redis who may not measure keys is told everything else.
+func TestReportsWithoutMemoryUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	keys, metrics := stream.NewKeys("mythic:"), prometheus.NewRegistry()
+	client := w.redis.Client(t)
+	if err := client.XGroupCreateMkStream(w.ctx, keys.Topic("things"), "invalidate", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReporter(w.store, ReporterOptions{Instance: "one", Keys: keys, Topics: []string{"things"}, Every: time.Minute, Metrics: metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func() (all []string) {
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			all = append(all, strings.TrimPrefix(family.GetName(), "mythic_cache_stream_"))
+		}
+		return all
+	}
+	if err := r.report(w.ctx); err != nil || !slices.Contains(shown(), "dead_letters_bytes") {
+		t.Errorf("%v, shown %q", err, shown())
+	}
+	if err := client.Do(w.ctx, "ACL", "SETUSER", "default", "-memory|usage").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.report(w.ctx); err != nil || slices.Contains(shown(), "dead_letters_bytes") || !slices.Contains(shown(), "lag") {
+		t.Errorf("without MEMORY USAGE: %v, shown %q", err, shown())
+	}
+	reports, err := w.store.Reports(w.ctx)
+	if err != nil || len(reports) != 1 || len(reports[0].Groups) != 1 {
+		t.Errorf("%v, reports %+v", err, reports)
 	}
 }
