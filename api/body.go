@@ -2,9 +2,32 @@ package api
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"net/http"
+	"os"
 	"strings"
 )
+
+// readBody reads a body of limited length, which must come as it is.
+func readBody(x *exchange, limit int64) ([]byte, error) {
+	if coding := x.request.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		x.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
+		return nil, problem(kindMediaType, "the body has a Content-Encoding; bodies are read without one")
+	}
+	body, err := readAll(http.MaxBytesReader(x.ResponseWriter, x.request.Body, limit), x.request.ContentLength, limit)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, problem(kindTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, problem(kindSlow, "the body did not come to its end in time")
+	case err != nil:
+		return nil, problem(kindBadRequest, "the body could not be read to its end")
+	}
+	return body, nil
+}
 
 // readAll is io.ReadAll into a buffer of the announced size, where that is known
 // and within the limit.

@@ -2,16 +2,15 @@ package api
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"mythiccache/producers/event"
 )
@@ -102,20 +101,13 @@ func binaryEvent(h http.Header, body []byte) (cloudEvent, error) {
 		if len(values) != 1 {
 			return e, problem(kindBadRequest, "a ce- header comes more than once")
 		}
-		value, err := url.PathUnescape(values[0]) // HTTP binding, 3.1.3.2
-		if err != nil {
-			value = values[0]
-		}
-		e.attributes[attribute] = value
+		e.attributes[attribute] = headerValue(values[0])
 	}
 	if _, ok := e.attributes["traceparent"]; !ok && len(h.Values("Traceparent")) == 1 {
 		e.attributes["traceparent"] = h.Get("Traceparent")
 	}
 	if media := h.Get("Content-Type"); media != "" {
 		e.attributes["datacontenttype"] = media
-	}
-	if depth := nesting(body); depth > maxDepth {
-		e.err = fmt.Errorf("data is nested %d deep; at most %d levels are taken", depth, maxDepth)
 	}
 	e.data = body
 	return e, nil
@@ -141,10 +133,13 @@ func (c cloudEvent) event() (event.Event, error) {
 	if c.lenient {
 		c.fill(&e)
 	}
+	if e.ID == "" && !c.lenient {
+		return e, errors.New("id is missing")
+	}
 	if version := c.attributes["specversion"]; version != "1.0" {
 		return e, fmt.Errorf("specversion is %q, not 1.0", clip(version))
 	}
-	for _, required := range []struct{ name, value string }{{"id", e.ID}, {"source", e.Source}, {"type", e.Type}} {
+	for _, required := range []struct{ name, value string }{{"source", e.Source}, {"type", e.Type}} {
 		if required.value == "" {
 			return e, fmt.Errorf("%s is missing", required.name)
 		}
@@ -154,7 +149,7 @@ func (c cloudEvent) event() (event.Event, error) {
 			return e, fmt.Errorf("the attribute %s is the worker's own", ours)
 		}
 	}
-	if text := c.attributes["time"]; text != "" {
+	if text, ok := c.attributes["time"]; ok {
 		at, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {
 			return e, errors.New("time is not of the form 2006-01-02T15:04:05Z (RFC 3339)")
@@ -168,11 +163,9 @@ func (c cloudEvent) event() (event.Event, error) {
 	return e, err
 }
 
-// fill completes an event that was written by hand.
+// fill completes an event that was written by hand. Without an id it is called by
+// its entry's, and each time that it comes it is another.
 func (c cloudEvent) fill(e *event.Event) {
-	if e.ID == "" {
-		e.ID = rand.Text()
-	}
 	if e.Source == "" {
 		e.Source = "http"
 	}
@@ -191,6 +184,12 @@ func (c cloudEvent) json() (json.RawMessage, error) {
 	}
 	if len(c.data) == 0 || string(c.data) == "null" {
 		return nil, nil
+	}
+	if depth := nesting(c.data); depth > maxDepth {
+		return nil, fmt.Errorf("data is nested %d deep; at most %d levels are taken", depth, maxDepth)
+	}
+	if !utf8.Valid(c.data) {
+		return nil, errors.New("data is not UTF-8")
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, c.data); err != nil {

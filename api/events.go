@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -30,9 +29,10 @@ type ItemError struct {
 
 // Accepted is an event that Redis has.
 type Accepted struct {
-	Index int    `json:"index"` // from 0, in the order sent
-	ID    string `json:"id"`    // the event's own
-	Entry string `json:"entry"` // of its stream
+	Index     int    `json:"index"`               // from 0, in the order sent
+	ID        string `json:"id"`                  // the event's own; the entry's where it named none
+	Entry     string `json:"entry"`               // of its stream
+	Duplicate bool   `json:"duplicate,omitempty"` // an event of this source and id was there before
 }
 
 func (s *Server) eventRoutes() []route {
@@ -69,7 +69,8 @@ func (s *Server) postEvents(x *exchange) error {
 	return s.append(x, events)
 }
 
-// append answers 202 once Redis has the events.
+// append answers 202 once Redis has the events. One that was sent before is accepted
+// as the one that is there: its sender did not hear of it, or it asks to make sure.
 func (s *Server) append(x *exchange, events []event.Event) error {
 	if len(events) == 0 {
 		return x.json(http.StatusAccepted, map[string][]Accepted{"accepted": {}})
@@ -77,22 +78,33 @@ func (s *Server) append(x *exchange, events []event.Event) error {
 	ctx, cancel := context.WithTimeout(x.request.Context(), appendTimeout)
 	defer cancel()
 	begun := time.Now()
-	ids, err := s.publisher.Append(ctx, events...)
+	ids, before, err := s.publisher.AppendOnce(ctx, events...)
 	x.redis += time.Since(begun)
-	accepted := []Accepted{}
-	for i, id := range ids {
-		if id != "" && i < len(events) {
-			accepted = append(accepted, Accepted{Index: i, ID: events[i].ID, Entry: id})
-		}
-	}
+	accepted := acceptedOf(events, ids, before)
 	if err != nil {
 		p := x.cacheAway(err)
-		p.Detail = fmt.Sprintf("Redis has taken %d of %d events for certain; send the rest again, twice does no harm", len(accepted), len(events))
+		p.Detail = fmt.Sprintf("Redis has taken %d of %d events for certain; send all again: what is there under its source and id is not taken twice", len(accepted), len(events))
 		p.Accepted = accepted
 		return p
 	}
 	s.back()
 	return x.json(http.StatusAccepted, map[string][]Accepted{"accepted": accepted})
+}
+
+// acceptedOf lists the events that Redis has.
+func acceptedOf(events []event.Event, ids []string, before []bool) []Accepted {
+	accepted := []Accepted{}
+	for i, entry := range ids {
+		if entry == "" || i >= len(events) {
+			continue
+		}
+		a := Accepted{Index: i, ID: events[i].ID, Entry: entry, Duplicate: i < len(before) && before[i]}
+		if a.ID == "" {
+			a.ID = entry // as whoever reads the entry calls it
+		}
+		accepted = append(accepted, a)
+	}
+	return accepted
 }
 
 // accepts refuses events that nobody would consume, and those that only the
@@ -142,17 +154,4 @@ func readEvents(x *exchange) ([]cloudEvent, error) {
 	}
 	e, err := structuredEvent(body, mode == modeGuess)
 	return []cloudEvent{e}, err
-}
-
-// readBody reads a body of limited length.
-func readBody(x *exchange, limit int64) ([]byte, error) {
-	body, err := readAll(http.MaxBytesReader(x.ResponseWriter, x.request.Body, limit), x.request.ContentLength, limit)
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, problem(kindTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit))
-	case err != nil:
-		return nil, problem(kindBadRequest, "the body could not be read to its end")
-	}
-	return body, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"mythiccache/producers/event"
+	"mythiccache/producers/stream"
 )
 
 const (
@@ -57,12 +59,20 @@ func TestEventsReachTheirStreams(t *testing.T) {
 		"unknown and null": func() *answer {
 			return w.post(structured, cloud("run.progress", attributes+`,"dataschema":null,"priority":3,"data":{"current_stage":"scraping"}`))
 		},
+		"structured, with copies in headers": func() *answer {
+			return w.post(structured, asJSON, "ce-specversion", "1.0", "ce-id", "other", "ce-source", "other", "ce-type", "run.failed", "ce-subject", "other")
+		},
+		"binary, as version 1.0 quoted": func() *answer {
+			return w.post("application/json", `{"current_stage": "scraping"}`, "ce-specversion", "1.0", "ce-id", `"e\1"`, "ce-source", `"%61pp"`,
+				"ce-type", "run.progress", "ce-subject", `"RUN1"`, "ce-time", "2026-01-02T03:04:05.6Z", "ce-traceparent", trace)
+		},
 		"binary": func() *answer {
 			return w.post("application/json", `{"current_stage": "scraping"}`, "ce-specversion", "1.0", "ce-id", "e1", "ce-source", "app",
 				"ce-type", "run.progress", "ce-subject", "RUN%31", "ce-time", "2026-01-02T03:04:05.6Z", "traceparent", trace)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			w.client.Del(t.Context(), stream.NewKeys("mythic:").Once("app", "e1")) // as if none had come before
 			before := len(w.events.all())
 			a := send()
 			a.wants(t, 202, map[string]string{"Cache-Control": "no-store"})
@@ -83,10 +93,17 @@ func TestEventsReachTheirStreams(t *testing.T) {
 
 func TestAnEventByHandNeedsOnlyAType(t *testing.T) {
 	w := begin(t)
-	w.post("application/json", `{"type":"ai.forget"}`).wants(t, 202, nil)
-	e := w.events.all()[0]
-	if e.ID == "" || e.Source == "" || e.Time.IsZero() || e.Data != nil {
-		t.Errorf("%+v", e)
+	for i := range 2 { // each time another, since none has a name
+		a := w.post("application/json", `{"type":"ai.forget"}`)
+		a.wants(t, 202, nil)
+		last, err := w.client.XRevRangeN(t.Context(), "mythic:{stream}:ai", "+", "-", 1).Result()
+		if err != nil || string(a.body) != fmt.Sprintf(`{"accepted":[{"index":0,"id":%q,"entry":%[1]q}]}`, last[0].ID) {
+			t.Errorf("%v %v; answered %s", last, err, a.body)
+		}
+		all := w.events.all()
+		if e := all[i]; len(all) != i+1 || e.ID != "" || e.Source != "http" || e.Time.IsZero() || e.Data != nil {
+			t.Errorf("%+v", all)
+		}
 	}
 	w.post(structured, `{"type":"ai.forget"}`).wants(t, 400, nil)
 	w.post(batch, `[]`).wants(t, 202, nil)
@@ -100,21 +117,26 @@ func TestEventsThatAreRefused(t *testing.T) {
 		code        int
 		says        string
 	}{
-		"no JSON":           {structured, `{`, 400, "not JSON"},
-		"empty":             {structured, ``, 400, "not JSON"},
-		"no object":         {structured, `"x"`, 400, "not a JSON object"},
-		"null":              {structured, `null`, 400, "not a JSON object"},
-		"array":             {structured, `[]`, 400, "not a JSON object"},
-		"no array":          {batch, `{}`, 400, "not a JSON array"},
-		"no id":             {structured, `{"specversion":"1.0","source":"a","type":"run.started","subject":"r"}`, 400, "id is missing"},
-		"no source":         {structured, `{"specversion":"1.0","id":"a","type":"run.started","subject":"r"}`, 400, "source is missing"},
-		"no type":           {structured, `{"specversion":"1.0","id":"a","source":"a","subject":"r"}`, 400, "type is missing"},
-		"old specversion":   {structured, `{"specversion":"0.3","id":"a","source":"a","type":"run.started","subject":"r"}`, 400, `specversion is "0.3"`},
-		"upper case":        {structured, `{"specversion":"1.0","ID":"a","source":"a","type":"run.started","subject":"r"}`, 400, "id is missing"},
-		"id is a number":    {structured, `{"specversion":"1.0","id":7,"source":"a","type":"run.started","subject":"r"}`, 400, "id is not a string"},
-		"no subject":        {structured, cloud("run.started", ""), 400, "run.started needs a subject"},
-		"no topic":          {structured, cloud("started", `,"subject":"r"`), 400, "not of the form"},
-		"time":              {structured, cloud("run.started", `,"subject":"r","time":"today"`), 400, "time is not"},
+		"no JSON":         {structured, `{`, 400, "not JSON"},
+		"empty":           {structured, ``, 400, "not JSON"},
+		"no object":       {structured, `"x"`, 400, "not a JSON object"},
+		"null":            {structured, `null`, 400, "not a JSON object"},
+		"array":           {structured, `[]`, 400, "not a JSON object"},
+		"no array":        {batch, `{}`, 400, "not a JSON array"},
+		"no id":           {structured, `{"specversion":"1.0","source":"a","type":"run.started","subject":"r"}`, 400, "id is missing"},
+		"no source":       {structured, `{"specversion":"1.0","id":"a","type":"run.started","subject":"r"}`, 400, "source is missing"},
+		"no type":         {structured, `{"specversion":"1.0","id":"a","source":"a","subject":"r"}`, 400, "type is missing"},
+		"old specversion": {structured, `{"specversion":"0.3","id":"a","source":"a","type":"run.started","subject":"r"}`, 400, `specversion is "0.3"`},
+		"upper case":      {structured, `{"specversion":"1.0","ID":"a","source":"a","type":"run.started","subject":"r"}`, 400, "id is missing"},
+		"id is a number":  {structured, `{"specversion":"1.0","id":7,"source":"a","type":"run.started","subject":"r"}`, 400, "id is not a string"},
+		"no subject":      {structured, cloud("run.started", ""), 400, "run.started needs a subject"},
+		"no topic":        {structured, cloud("started", `,"subject":"r"`), 400, "not of the form"},
+		"time":            {structured, cloud("run.started", `,"subject":"r","time":"today"`), 400, "time is not"},
+		"no time":         {structured, cloud("run.started", `,"subject":"r","time":""`), 400, "time is not"},
+		"deep in base64": {structured, cloud("run.started", `,"subject":"r","data_base64":"`+
+			base64.StdEncoding.EncodeToString([]byte(deep))+`"`), 400, "nested 65 deep"},
+		"not UTF-8":         {structured, cloud("run.started", `,"subject":"r","data":"`+"\xff"+`"`), 400, "data is not UTF-8"},
+		"another format":    {"application/cloudevents+avro", "x", 415, "events come as"},
 		"not JSON data":     {structured, cloud("run.started", `,"subject":"r","datacontenttype":"text/xml","data":"<a/>"`), 400, "datacontenttype"},
 		"bad base64":        {structured, cloud("run.started", `,"subject":"r","data_base64":"*"`), 400, "not base64"},
 		"base64 of no JSON": {structured, cloud("run.started", `,"subject":"r","data_base64":"eA=="`), 400, "data is not JSON"},
@@ -152,9 +174,46 @@ func TestEventsThatAreRefused(t *testing.T) {
 	binary("ce-type", "ai.forget", "ce-id", "a", "ce-source", "a").wants(t, 400, nil)
 	w.post("text/plain", "x", "ce-specversion", "1.0", "ce-id", "a", "ce-source", "a", "ce-type", "ai.forget").wants(t, 400, nil)
 	w.post("", deep, "ce-specversion", "1.0", "ce-id", "a", "ce-source", "a", "ce-type", "ai.forget").wants(t, 400, nil)
+	packed := w.post(structured, "x", "Content-Encoding", "gzip")
+	packed.wants(t, 415, map[string]string{"Accept-Encoding": "identity"})
+	w.post("application/cloudevents+avro", "x", "ce-specversion", "1.0", "ce-id", "a", "ce-source", "a", "ce-type", "ai.forget").wants(t, 415, nil)
+	binary("ce-id", "a", "ce-source", "a").wants(t, 400, nil)
 	if n := len(w.events.all()); n != 0 {
 		t.Errorf("%d events were taken", n)
 	}
+}
+
+func TestAnEventThatIsSentAgain(t *testing.T) {
+	w := begin(t)
+	body := func(id string) string {
+		return fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"app","type":"run.started","subject":"RUN1"}`, id)
+	}
+	first := accepted(t, w.post(structured, body("a")))
+	if len(first) != 1 || first[0].Duplicate {
+		t.Fatalf("%+v", first)
+	}
+	again := accepted(t, w.post(structured, body("a")))
+	if want := (Accepted{ID: "a", Entry: first[0].Entry, Duplicate: true}); len(again) != 1 || again[0] != want {
+		t.Errorf("%+v, want %+v", again, want)
+	}
+	many := accepted(t, w.post(batch, "["+body("b")+","+body("a")+","+body("b")+"]"))
+	if len(many) != 3 || many[0].Duplicate || !many[1].Duplicate || !many[2].Duplicate || many[1].Entry != first[0].Entry || many[2].Entry != many[0].Entry {
+		t.Errorf("%+v", many)
+	}
+	if n := w.client.XLen(t.Context(), "mythic:{stream}:run").Val(); n != 2 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// accepted reads the list of what was taken.
+func accepted(t *testing.T, a *answer) []Accepted {
+	t.Helper()
+	a.wants(t, 202, nil)
+	var list struct{ Accepted []Accepted }
+	if err := json.Unmarshal(a.body, &list); err != nil {
+		t.Fatal(err)
+	}
+	return list.Accepted
 }
 
 func TestABatchIsTakenWholeOrNotAtAll(t *testing.T) {
@@ -178,11 +237,15 @@ func TestABatchIsTakenWholeOrNotAtAll(t *testing.T) {
 	}
 	// Redis goes away after one of them.
 	w.events.failWith(errors.New("dial tcp 10.1.2.3:6379"), 1)
-	a = w.post(batch, "["+good("a")+","+good("b")+"]")
+	a = w.post(batch, "["+good("d")+","+good("e")+"]")
 	a.wants(t, 503, map[string]string{"Retry-After": "1"})
 	p = a.problem(t)
 	if len(p.Accepted) != 1 || p.Accepted[0].Index != 0 || p.Accepted[0].Entry == "" || !strings.Contains(p.Detail, "1 of 2") || strings.Contains(string(a.body), "10.1.2.3") {
 		t.Errorf("problem %s", a.body)
+	}
+	w.events.failWith(nil, 0)
+	if list := accepted(t, w.post(batch, "["+good("d")+","+good("e")+"]")); len(list) != 2 || list[0].Entry != p.Accepted[0].Entry || !list[0].Duplicate || list[1].Duplicate {
+		t.Errorf("sent again: %+v", list)
 	}
 }
 

@@ -23,6 +23,7 @@ const (
 	kindMethod       kind = "method-not-allowed"
 	kindXidOpen      kind = "transaction-in-progress"
 	kindXidUnknown   kind = "transaction-unknown"
+	kindSlow         kind = "too-slow"
 	kindTooLarge     kind = "too-large"
 	kindMediaType    kind = "unsupported-media-type"
 	kindEvents       kind = "events-refused"
@@ -51,6 +52,8 @@ func (k kind) about() (status int, title string) {
 		return http.StatusConflict, "The transaction is still in progress"
 	case kindXidUnknown:
 		return http.StatusBadRequest, "No such transaction"
+	case kindSlow:
+		return http.StatusRequestTimeout, "The request takes too long"
 	case kindTooLarge:
 		return http.StatusRequestEntityTooLarge, "The request is too large"
 	case kindMediaType:

@@ -59,6 +59,7 @@ func TestAnEntryIsAskedForBeforeItsTimeIsOver(t *testing.T) {
 
 // held is a publisher that nothing leaves before it is released.
 type held struct {
+	Publisher
 	release chan struct{}
 	mu      sync.Mutex
 	keys    []string

@@ -23,6 +23,10 @@ import (
 // or ids is nil.
 type Publisher interface {
 	Append(ctx context.Context, events ...event.Event) (ids []string, err error)
+
+	// AppendOnce appends no event again whose source and id it has appended before;
+	// of such a one it returns the id of the entry that is there, and before.
+	AppendOnce(ctx context.Context, events ...event.Event) (ids []string, before []bool, err error)
 }
 
 // Options is what a server is made of. Store, Waiters (somebody runs them), Views

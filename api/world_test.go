@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
+	"mythiccache/producers/stream"
 )
 
 // shared is the Redis of all tests. They run one after the other, and each begins
@@ -120,7 +122,13 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 	w.run(func(ctx context.Context) { waiters.Run(ctx) })
 	testserver.Eventually(t, "waiters listen", waiters.Ready)
 
-	w.events = &recorder{client: w.client}
+	publisher, err := stream.NewPublisher(func(func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
+		return w.redis.Client(t), nil
+	}, stream.NewKeys("mythic:"), stream.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.events = &recorder{client: w.client, publisher: publisher}
 	o := Options{
 		Store: w.store, Waiters: waiters, Views: w.views, Publisher: w.events,
 		Auth: AuthOptions{JWTSecret: jwtSecret}, AdminToken: adminToken, EventsToken: eventsToken,
@@ -318,7 +326,8 @@ func token(t testing.TB, user string, change ...func(jwt.MapClaims)) string {
 
 // recorder appends events to real streams and keeps them.
 type recorder struct {
-	client *redis.Client
+	client    *redis.Client
+	publisher *stream.Publisher
 
 	mu     sync.Mutex
 	events []event.Event
@@ -342,6 +351,22 @@ func (r *recorder) Append(ctx context.Context, events ...event.Event) ([]string,
 		r.events = append(r.events, e)
 	}
 	return ids, nil
+}
+
+func (r *recorder) AppendOnce(ctx context.Context, events ...event.Event) ([]string, []bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	failure := r.fail
+	if failure != nil {
+		events = events[:min(r.part, len(events))]
+	}
+	ids, before, err := r.publisher.AppendOnce(ctx, events...)
+	for i := range ids {
+		if !before[i] {
+			r.events = append(r.events, events[i])
+		}
+	}
+	return ids, before, errors.Join(err, failure)
 }
 
 func (r *recorder) all() []event.Event {
