@@ -149,8 +149,10 @@ func (r *reader) http(what string, n ast.Node) *HTTP {
 		case "key":
 			h.Key, _ = r.text(what+".key", f.value)
 			atKey = f.value
+		case "watch":
+			h.Watch = r.watch(what+".watch", f.value)
 		default:
-			r.faultf(f.key.GetToken(), "unknown field %s in %s; there are path and key", f.name, what)
+			r.faultf(f.key.GetToken(), "unknown field %s in %s; there are path, key and watch", f.name, what)
 		}
 	}
 	if atPath == nil {
@@ -163,4 +165,13 @@ func (r *reader) http(what string, n ast.Node) *HTTP {
 		return nil
 	}
 	return r.route(what, h, atPath, atKey)
+}
+
+// watch reads the name of a view's server-sent events.
+func (r *reader) watch(what string, n ast.Node) string {
+	said, ok := r.text(what, n)
+	if ok && !viewName.MatchString(said) {
+		r.faultf(tokenOf(n), "%s is %s; it names events in lower-case letters, digits and _", what, said)
+	}
+	return said
 }

@@ -29,6 +29,9 @@ func (r *reader) fits(v *View, at map[string]field) {
 		if v.HTTP.Key == Caller && len(v.Key) > 1 {
 			r.faultf(f.key.GetToken(), "%s.http: the caller alone cannot be a key of %d parts", v.Name, len(v.Key))
 		}
+		if v.HTTP.Watch != "" && v.OnChange != Precompute {
+			r.faultf(f.key.GetToken(), "%s.http.watch: only a view with on_change: precompute can be watched, since its entries come back by themselves", v.Name)
+		}
 		r.free(v, f.key.GetToken())
 	}
 }

@@ -62,6 +62,10 @@ func ValidName(name string) bool {
 type HTTP struct {
 	Path string // a net/http pattern without method, such as /status/{run_id}
 	Key  string // Caller, or the name of the path's wildcard
+	// Watch is the name of the events that those get who watch an entry; empty
+	// where it cannot be watched. Only a view that is precomputed can: its entries
+	// come back by themselves after a change.
+	Watch string
 }
 
 // Mapped returns the mapping of a table, or nil.

@@ -35,7 +35,7 @@ func TestMythicIsWhole(t *testing.T) {
 		t.Errorf("user_books reads as %+v", books)
 	}
 	status, _ := set.Lookup("run_status")
-	if status.OnChange != view.Precompute || len(status.Owners) != 1 || status.Owners[0].Line == 0 || status.HTTP.Path != "/status/{run_id}" {
+	if status.OnChange != view.Precompute || len(status.Owners) != 1 || status.Owners[0].Line == 0 || status.HTTP.Path != "/status/{run_id}" || status.HTTP.Watch != "status" || books.HTTP.Watch != "" {
 		t.Errorf("run_status reads as %+v", status)
 	}
 	if answer, _ := set.Lookup("ai_answer"); !answer.Model || answer.Load != "" || answer.TTL != time.Hour {
