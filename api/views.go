@@ -37,43 +37,54 @@ func (s *Server) viewRoutes() []route {
 
 // getView answers with an entry of a view.
 func (s *Server) getView(x *exchange, v *view.View) error {
-	key, err := x.key(v)
+	e, from, err := s.find(x, v)
 	if err != nil {
 		return err
+	}
+	return x.serve(v, e, from)
+}
+
+// find returns the entry that is asked for, and where it came from: the cache, or
+// a worker that was asked to load it.
+func (s *Server) find(x *exchange, v *view.View) (cache.Entry, source, error) {
+	key, err := x.key(v)
+	if err != nil {
+		return cache.Entry{}, source{}, err
 	}
 	minXid, err := parseMinXid(x.request.Header["X-Min-Xid"])
 	if err != nil {
-		return err
+		return cache.Entry{}, source{}, err
 	}
 	result, err := x.read(v, key, minXid)
 	if err != nil {
-		return err
+		return cache.Entry{}, source{}, err
 	}
 	switch result.Status {
 	case cache.Hit:
 		if result.Early {
 			s.refreshes.ask(v, result.Entry)
 		}
-		return x.serve(v, result.Entry, source{mark: markHit, at: result.Now})
+		return result.Entry, source{mark: markHit, at: result.Now}, nil
 	case cache.Stale:
-		return s.refresh(x, v, key, minXid, result)
+		e, from := s.refresh(x, v, key, minXid, result)
+		return e, from, nil
 	default:
 		got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid)})
 		if err != nil {
-			return x.notFilled(err)
+			return cache.Entry{}, source{}, x.notFilled(err)
 		}
-		return x.serve(v, got.entry, missed(result.Why, got))
+		return got.entry, missed(result.Why, got), nil
 	}
 }
 
 // refresh asks for a newer entry and falls back on the old one.
-func (s *Server) refresh(x *exchange, v *view.View, key string, minXid *cache.MinXid, result cache.Result) error {
+func (s *Server) refresh(x *exchange, v *view.View, key string, minXid *cache.MinXid, result cache.Result) (cache.Entry, source) {
 	got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid), spare: true})
 	if err != nil {
 		x.server.log.Debug().Err(err).Str("view", v.Name).Msg("serving a stale entry")
-		return x.serve(v, result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now})
+		return result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now}
 	}
-	return x.serve(v, got.entry, missed(result.Why, got))
+	return got.entry, missed(result.Why, got)
 }
 
 // key forms the entry's key: the verified caller, or what stands in the path.
