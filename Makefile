@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
+.PHONY: help run test check audit-soak conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,11 @@ nemesis: ## 200 faults of every process, both servers and all links under load, 
 nemesis-relay: ## 200 faults of relays, servers and links under load, and what each takeover took
 	@sh internal/dev/provision.sh postgresql redis compiler
 	NEMESIS_FAULTS=$${NEMESIS_FAULTS:-200} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestRelayNemesis$$' ./cmd/mythic-cache
+
+# AUDIT_SOAK says for how long.
+audit-soak: ## ten minutes of honest load, in which the auditor has to be quiet
+	@sh internal/dev/provision.sh postgresql redis compiler
+	AUDIT_SOAK=$${AUDIT_SOAK:-10m} CGO_ENABLED=1 go test -race -count=1 -timeout 3h -v -run '^TestAuditorRaisesNoFalseAlarm$$' ./cmd/mythic-cache
 
 # Every 14 faults all begins anew, with a seed of its own.
 nemesis-streams: ## 200 faults of workers, Redis and links under load, and a ledger of what was handled
