@@ -20,8 +20,7 @@ func (d *answerDesk) get(x *exchange) error {
 	}
 	key := x.request.PathValue(d.view.HTTP.Key)
 	if !cache.IsAnswerKey(key) {
-		x.markMiss()
-		return notFound()
+		return x.hide()
 	}
 	result, err := x.read(d.view, key, nil)
 	if err != nil {
@@ -43,8 +42,7 @@ func (d *answerDesk) get(x *exchange) error {
 		x.markMiss()
 		return refusal(asked.Refused)
 	case !asked.Pending:
-		x.markMiss()
-		return notFound()
+		return x.hide()
 	case prefer.wait == 0:
 		return d.pending(x, key)
 	}

@@ -52,7 +52,9 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 	h["Vary"] = s.fixed.vary
 	h["X-Cache"] = s.fixed.marks(from.mark)
 	if e.Negative || e.Owned && !x.caller.owns(e.Owner) {
-		// The same for an entry that is not there and for one that is another's.
+		if v.HTTP.Key != view.Caller {
+			return x.hide()
+		}
 		h["Cache-Status"] = []string{from.cacheStatus(false, 0)}
 		return notFound()
 	}
@@ -70,6 +72,16 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 	x.WriteHeader(http.StatusOK)
 	_, _ = x.Write(e.Body) // the client may be gone; of HEAD's answer net/http sends no body
 	return nil
+}
+
+// hide is the answer about what is not there and about what is another's: that the
+// cache has nothing for this caller. Whether it had something would tell them apart,
+// since somebody's run is often cached before anybody else asks, and one that does not
+// exist never is.
+func (x *exchange) hide() error {
+	x.markMiss()
+	x.hidden = true
+	return notFound()
 }
 
 func notFound() *Problem { return problem(kindNotFound, "there is nothing here, or it is not yours") }

@@ -28,6 +28,7 @@ type exchange struct {
 	redis   time.Duration // spent reading the entry
 	fill    time.Duration // spent waiting for one
 	status  int           // 0: the header has not gone out
+	hidden  bool          // do not tell what the time was spent on
 }
 
 // WriteHeader adds Server-Timing and X-Process-Time.
@@ -65,10 +66,10 @@ func (x *exchange) timing(total time.Duration) string {
 		b = append(b, ";dur="...)
 		b = strconv.AppendFloat(b, float64(d)/float64(time.Millisecond), 'f', 3, 64)
 	}
-	if x.redis > 0 {
+	if x.redis > 0 && !x.hidden {
 		entry("redis", x.redis)
 	}
-	if x.fill > 0 {
+	if x.fill > 0 && !x.hidden {
 		entry("fill", x.fill)
 	}
 	entry("total", total)
