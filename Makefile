@@ -79,7 +79,7 @@ bench-capture: build ## capture beside its baselines: commits, latency, drain, d
 	@go run ./internal/bench capture
 
 # One figure again: go run ./internal/bench store put
-bench-store: build ## the store beside bare commands: put, invalidate, memory
+bench-store: build ## the store beside bare commands: put, invalidate, memory, and from commit to invalidated
 	@sh internal/dev/provision.sh postgresql redis
 	@go run ./internal/bench store
 

@@ -15,6 +15,7 @@ func figures() []gauge.Figure[*bed] {
 		{Name: "put", Takes: 10 * time.Second, Measure: put},
 		{Name: "invalidate", Takes: 10 * time.Second, Measure: invalidate},
 		{Name: "memory", Takes: 5 * time.Second, Measure: memory},
+		{Name: "latency", Takes: time.Minute, Measure: latency},
 	}
 }
 
