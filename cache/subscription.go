@@ -43,6 +43,10 @@ func (w *Waiters) setSubscribed(now bool) (before bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before, w.subscribed = w.subscribed, now
+	if now && !before {
+		close(w.begins)
+		w.begins = make(chan struct{})
+	}
 	return before
 }
 

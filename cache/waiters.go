@@ -12,14 +12,18 @@ type Waiters struct {
 
 	mu         sync.Mutex
 	waiting    map[waitKey]map[*Wait]struct{}
+	watching   map[waitKey][]*Watch
 	subscribed bool
+	begins     chan struct{} // closed when the subscription begins again
 }
 
 type waitKey struct{ view, key string }
 
 // NewWaiters makes waiters, who hear nothing until Run.
 func (s *Store) NewWaiters() *Waiters {
-	return &Waiters{store: s, waiting: map[waitKey]map[*Wait]struct{}{}}
+	return &Waiters{
+		store: s, waiting: map[waitKey]map[*Wait]struct{}{}, watching: map[waitKey][]*Watch{}, begins: make(chan struct{}),
+	}
 }
 
 // Wait is one who waits for a key.
@@ -80,21 +84,33 @@ func (w *Waiters) Ready() error {
 	return nil
 }
 
-// deliver hands an announcement to those who wait for its key.
+// deliver hands an announcement to those who wait for its key or watch it.
 func (w *Waiters) deliver(payload string) error {
 	view, key, err := announcedKey(payload)
 	if err != nil {
 		return err
 	}
+	f, watches, err := w.handOver(payload, waitKey{view, key})
+	if err != nil {
+		return err
+	}
+	for _, watch := range watches {
+		watch.hear(f) // without the lock: what it does is its own
+	}
+	return nil
+}
+
+// handOver gives an announcement to those who wait, and returns who watches.
+func (w *Waiters) handOver(payload string, on waitKey) (Filled, []*Watch, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	waits := w.waiting[waitKey{view, key}]
-	if len(waits) == 0 {
-		return nil
+	waits, watches := w.waiting[on], w.watching[on]
+	if len(waits) == 0 && len(watches) == 0 {
+		return Filled{}, nil, nil
 	}
 	f, err := decodeFilled(payload)
 	if err != nil {
-		return err
+		return Filled{}, nil, err
 	}
 	for wait := range waits {
 		for !wait.offer(f) {
@@ -104,7 +120,7 @@ func (w *Waiters) deliver(payload string) error {
 			}
 		}
 	}
-	return nil
+	return f, watches, nil
 }
 
 func (w *Wait) offer(f Filled) bool {
