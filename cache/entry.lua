@@ -2,8 +2,9 @@
 -- The layout is that of header.go; offsets count from 0, as GETRANGE's do. To make
 -- a string takes Lua as long as the string is: none is made in vain.
 
-local call, pcall, sub = redis.call, redis.pcall, string.sub -- found once
+local call, pcall, sub, byte = redis.call, redis.pcall, string.sub, string.byte -- found once
 local SCHEMA = '1'
+local FIRST = byte(SCHEMA)
 local WIDTH = 72
 local LAST = '71' -- of the header; as text, since Redis would make text of a number
 local LEASE = 38 -- token of 8 bytes, deadline of 6
@@ -25,7 +26,7 @@ end
 -- The header at the beginning of what a key holds, or nil where there is none that
 -- this schema knows.
 local function head_in(text)
-  if type(text) == 'string' and #text >= WIDTH and string.byte(text) == string.byte(SCHEMA) then
+  if type(text) == 'string' and #text >= WIDTH and byte(text) == FIRST then
     return #text == WIDTH and text or sub(text, 1, WIDTH)
   end
   return nil
@@ -50,11 +51,11 @@ local function fence(version, lease)
   return SCHEMA .. 'f' .. version .. lease .. NO_VALUE
 end
 
--- Whether version a is newer than b. Not by < on the strings: Lua compares by
+-- Whether version a is above b. Not by < on the strings: Lua compares by
 -- the server's locale, and there are some in which ff or aa is one letter. Twelve
 -- digits at a time fit a number exactly; the first 16, an epoch and what no xid
 -- reaches, are mostly the same. What is no digit is older than all.
-local function newer(a, b)
+local function exceeds(a, b)
   for i = sub(a, 1, 16) == sub(b, 1, 16) and 17 or 1, 36, 12 do
     local x, y = sub(a, i, i + 11), sub(b, i, i + 11)
     if x ~= y then
@@ -65,6 +66,16 @@ local function newer(a, b)
     end
   end
   return false
+end
+
+-- Whether version a is newer than b. The keys of a batch mostly have the two of the
+-- last: what was filled together changes together.
+local last_a, last_b, last
+local function newer(a, b)
+  if a ~= last_a or b ~= last_b then
+    last_a, last_b, last = a, b, exceeds(a, b)
+  end
+  return last
 end
 
 -- Lets a key live for at least so many milliseconds more.
