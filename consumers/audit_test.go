@@ -200,16 +200,12 @@ func TestWhatIsOnItsWayIsNotWrong(t *testing.T) {
 	if err := client.XAck(w.ctx, topic, "invalidate", ids...).Err(); err != nil {
 		t.Fatal(err)
 	}
-	leads := false
-	x.road.Leads = func(context.Context) (bool, error) { return leads, nil }
+	x.road.Leads = func(context.Context) (bool, error) { return false, nil }
 	w.verdict(x, s, "", "while no relay is at work")
-	leads = true
-	w.fill("thing", "b")
-	if err := x.repair(w.ctx, s); err != nil {
-		t.Fatal(err)
-	}
-	w.verdict(x, s, Behind, "when it is gone")
+	x.road.Leads = func(ctx context.Context) (bool, error) { return true, x.repair(ctx, s) }
+	w.verdict(x, s, Behind, "when it goes at the last moment")
 	w.wants("thing", "a", "")
+	w.verdict(x, s, Behind, "when it is gone")
 }
 
 // With no position, or one of another epoch, all is to be sent again.
