@@ -7,11 +7,15 @@ type fixed struct {
 	hit, miss, stale                         []string
 }
 
-func newFixed() fixed {
+func newFixed(crossOrigin bool) fixed {
+	vary := "Authorization, X-User-Id"
+	if crossOrigin {
+		vary += ", Origin"
+	}
 	return fixed{
 		json:    []string{"application/json"},
 		nosniff: []string{"nosniff"},
-		vary:    []string{"Authorization, X-User-Id"},
+		vary:    []string{vary},
 		// What is stored here is dropped the moment it changes; a copy in a browser
 		// could not be. So a client keeps the copy and asks whether it still holds,
 		// which costs a 304.

@@ -85,24 +85,56 @@ func (s *Server) bind(routes []route) ([]*endpoint, error) {
 		for name := range e.methods {
 			names = append(names, name)
 		}
+		names = append(names, http.MethodOptions)
 		slices.Sort(names)
 		e.allow = strings.Join(names, ", ")
 	}
-	return endpoints, nil
+	return endpoints, s.everyLimitCounts(routes)
 }
 
-// endpointHandler answers with the route of the request's method.
+// everyLimitCounts refuses a rule of RATE_LIMITS that no counted path falls under:
+// who wrote it believes that something is limited.
+func (s *Server) everyLimitCounts(routes []route) error {
+	used := map[string]bool{}
+	var counted []string
+	for _, r := range routes {
+		if !r.limited {
+			continue
+		}
+		counted = append(counted, r.path)
+		if rule := s.limits.of(r.path); rule != nil {
+			used[rule.name] = true
+		}
+	}
+	for _, rule := range s.limits.rules {
+		if !used[rule.name] {
+			slices.Sort(counted)
+			return fmt.Errorf("RATE_LIMITS: %s limits nothing; what is counted are requests to %s", rule.name, strings.Join(slices.Compact(counted), ", "))
+		}
+	}
+	return nil
+}
+
+// endpointHandler answers with the route of the request's method; OPTIONS with the
+// methods that there are.
 func (s *Server) endpointHandler(e *endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		bound, ok := e.methods[r.Method]
-		if !ok {
+		switch {
+		case ok:
+			s.serve(w, r, bound, bound.handle)
+		case r.Method == http.MethodOptions:
+			w.Header().Set("Allow", e.allow)
+			s.serve(w, r, s.other, func(x *exchange) error {
+				x.WriteHeader(http.StatusNoContent)
+				return nil
+			})
+		default:
 			w.Header().Set("Allow", e.allow)
 			s.serve(w, r, s.other, func(*exchange) error {
 				return problem(kindMethod, "this path answers "+e.allow)
 			})
-			return
 		}
-		s.serve(w, r, bound, bound.handle)
 	})
 }
 

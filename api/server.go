@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -41,10 +39,17 @@ type Options struct {
 	AdminToken  string // shows the reasons at /readyz; empty: to nobody
 	EventsToken string // the app's own token; empty: nobody has it
 
-	Limits     string        // RATE_LIMITS: default=100/1m,/status=600/1m; empty: none
-	MissWait   time.Duration // how long a miss may wait; 250 ms where 0
-	MaxWaiting int           // how many requests may wait at once; 1024 where 0
-	StaleFor   time.Duration // STALE_FOR, for the document; the store decides
+	Origins  string // CORS_ORIGINS: whose pages may call; empty: only those of the same origin
+	TLSCert  string // TLS_CERT and TLS_KEY: files in PEM; both, or neither for HTTP without TLS
+	TLSKey   string
+	MaxConns int // MAX_CONNS: connections at once; 0: any number
+
+	Limits               string        // RATE_LIMITS: default=100/1m,/status=600/1m; empty: none
+	MissWait             time.Duration // how long a miss may wait; 250 ms where 0
+	MaxWaiting           int           // how many requests may wait at once; 1024 where 0
+	MaxWatchers          int           // MAX_WATCHERS: how many may watch an entry at once; 10,000 where 0
+	MaxWatchersPerCaller int           // MAX_WATCHERS_PER_CALLER: how many of one caller; 20 where 0
+	StaleFor             time.Duration // STALE_FOR, for the document; the store decides
 
 	Parts    func() map[string]error // readiness by part; nil: always ready
 	Instance string                  // whose Report this process writes, so that it is not counted twice
@@ -59,16 +64,6 @@ type Options struct {
 	Version  string               // of the program
 }
 
-// The timeouts of a connection, and how long Serve waits for requests in flight.
-const (
-	headerTimeout   = 5 * time.Second
-	readTimeout     = 15 * time.Second
-	writeTimeout    = 30 * time.Second
-	idleTimeout     = 2 * time.Minute
-	maxHeader       = 32 << 10
-	shutdownTimeout = 10 * time.Second
-)
-
 // Server answers HTTP requests from the cache.
 type Server struct {
 	store     *cache.Store
@@ -78,12 +73,15 @@ type Server struct {
 	limits    *limits
 	misses    *misses
 	refreshes *refreshes
+	watches   *watches
 	metrics   *metrics
 	fixed     fixed
 	document  []byte // OpenAPI
 	page      *page  // that shows it
 	handler   http.Handler
-	other     *boundRoute // of requests that no route is for
+	timeouts  timeouts
+	tls       *certificate // nil: none
+	other     *boundRoute  // of requests that no route is for
 	redisAway atomic.Bool
 	log       zerolog.Logger
 	o         Options
@@ -100,19 +98,29 @@ func New(o Options) (*Server, error) {
 	if o.MaxWaiting == 0 {
 		o.MaxWaiting = 1024
 	}
-	if o.MissWait < 0 || o.MaxWaiting < 0 {
-		return nil, fmt.Errorf("api: neither MissWait (%s) nor MaxWaiting (%d) may be negative", o.MissWait, o.MaxWaiting)
+	if o.MissWait < 0 || o.MaxWaiting < 0 || o.MaxConns < 0 {
+		return nil, fmt.Errorf("api: none of MissWait (%s), MaxWaiting (%d) and MaxConns (%d) may be negative", o.MissWait, o.MaxWaiting, o.MaxConns)
+	}
+	origins, err := parseOrigins(o.Origins)
+	if err != nil {
+		return nil, err
 	}
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
 	s := &Server{
-		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, fixed: newFixed(),
+		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(),
 		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting), refreshes: newRefreshes(o.Publisher, o.Log),
 	}
-	var err error
+	s.fixed = newFixed(len(origins) > 0)
+	if s.tls, err = newCertificate(o.TLSCert, o.TLSKey, o.Log); err != nil {
+		return nil, err
+	}
 	if s.auth, err = newAuthenticator(o.Auth, o.EventsToken, o.AdminToken); err != nil {
 		return nil, err
+	}
+	if s.watches, err = newWatches(s, o, o.Registry); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
 	}
 	if s.limits, err = parseLimits(o.Limits); err != nil {
 		return nil, err
@@ -132,9 +140,11 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
-	if s.handler, err = s.mux(endpoints); err != nil {
+	routed, err := s.mux(endpoints)
+	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
+	s.handler = crossOrigin(origins, routed)
 	return s, nil
 }
 
@@ -165,40 +175,6 @@ func (s *Server) mux(endpoints []*endpoint) (handler http.Handler, err error) {
 
 // Handler answers requests without a listener of its own.
 func (s *Server) Handler() http.Handler { return s.handler }
-
-// Serve answers on a listener until the context ends, and returns once the
-// requests in flight are done, or after ten seconds.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          log.New(s.log.With().Str("level", "debug").Logger(), "", 0),
-	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	s.log.Info().Stringer("address", l.Addr()).Msg("api is listening")
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve http: %w", err)
-	case <-ctx.Done():
-	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	err := server.Shutdown(bounded)
-	if err != nil {
-		err = errors.Join(fmt.Errorf("requests were still in flight: %w", err), server.Close())
-	}
-	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
-		err = errors.Join(err, fmt.Errorf("serve http: %w", ended))
-	}
-	s.refreshes.wait()
-	s.log.Info().Msg("api has stopped")
-	return err
-}
 
 // away notes that Redis does not answer; the change of state is what is logged.
 func (s *Server) away(ctx context.Context, err error) {

@@ -33,8 +33,8 @@ func TestWhatNoRouteIsFor(t *testing.T) {
 		}
 		a.wants(t, 404, map[string]string{"Content-Type": "application/problem\\+json", "Location": ""})
 	}
-	for path, allow := range map[string]string{"/status/RUN1": "GET, HEAD", "/events": "POST", "/livez": "GET, HEAD"} {
-		for _, method := range []string{http.MethodDelete, http.MethodOptions, http.MethodPatch} {
+	for path, allow := range map[string]string{"/status/RUN1": "GET, HEAD, OPTIONS", "/events": "OPTIONS, POST", "/livez": "GET, HEAD, OPTIONS"} {
+		for _, method := range []string{http.MethodDelete, http.MethodTrace, http.MethodPatch} {
 			w.do(method, path, "").wants(t, 405, map[string]string{"Allow": allow, "Content-Type": "application/problem\\+json"})
 		}
 	}

@@ -232,8 +232,8 @@ func send(r *http.Request) (*answer, error) {
 // check validates an answer. What no route is for is not in the document.
 func (w *world) check(r *http.Request, a *answer) {
 	w.t.Helper()
-	if r.Method == http.MethodHead {
-		return // the document says once that every GET answers it
+	if r.Method == http.MethodHead || r.Method == http.MethodOptions {
+		return // the document says once that every GET and every path answers it
 	}
 	if strings.Contains(r.URL.RawPath, "%2F") { // the router would take it for a slash
 		r = r.Clone(w.t.Context())

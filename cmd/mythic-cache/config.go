@@ -38,6 +38,10 @@ type config struct {
 	AdminToken        string   `env:"ADMIN_TOKEN"`
 	EventsToken       string   `env:"EVENTS_TOKEN"`
 	RateLimits        string   `env:"RATE_LIMITS" envDefault:"default=100/1m,/status=600/1m"`
+	CORSOrigins       string   `env:"CORS_ORIGINS"`
+	TLSCert           string   `env:"TLS_CERT"`
+	TLSKey            string   `env:"TLS_KEY"`
+	MaxConns          int      `env:"MAX_CONNS" envDefault:"16384"`
 	LLMBaseURL        string   `env:"LLM_BASE_URL"`
 	LLMAPIKey         string   `env:"LLM_API_KEY"`
 	LLMModel          string   `env:"LLM_MODEL"`
@@ -146,6 +150,9 @@ func (p *program) config() (*config, error) {
 	if _, err := zerolog.ParseLevel(c.LogLevel); err != nil || c.LogLevel == "" {
 		reject("LOG_LEVEL", "%q is none of trace, debug, info, warn, error", c.LogLevel)
 	}
+	if c.MaxConns < 0 {
+		reject("MAX_CONNS", "%d is no number of connections; 0 is any number", c.MaxConns)
+	}
 	if c.LogFormat != "json" && c.LogFormat != "console" {
 		reject("LOG_FORMAT", "%q is neither json nor console", c.LogFormat)
 	}
@@ -168,6 +175,7 @@ func (p *program) config() (*config, error) {
 	} else {
 		c.views = views
 		c.checkRetention(reject)
+		c.fitLimits(environment)
 	}
 	return &c, errors.Join(wrong...)
 }
@@ -187,6 +195,20 @@ func (c *config) checkRetention(reject func(name, why string, args ...any)) {
 	case time.Duration(c.OutboxRetention) < least:
 		reject("OUTBOX_RETENTION", "%s is shorter than the longest TTL plus STALE_FOR, %s; a change could be forgotten while its old value is still cached", time.Duration(c.OutboxRetention), least)
 	}
+}
+
+// fitLimits leaves the limit of Mythic's own path out of the default where the views
+// have no such path: a limit of nothing is refused.
+func (c *config) fitLimits(environment map[string]string) {
+	if _, set := environment["RATE_LIMITS"]; set {
+		return
+	}
+	for _, v := range c.views.All() {
+		if v.HTTP != nil && strings.HasPrefix(v.HTTP.Path, "/status/") {
+			return
+		}
+	}
+	c.RateLimits, _, _ = strings.Cut(c.RateLimits, ",")
 }
 
 // loadViews reads VIEWS_FILE, or Mythic's own views where there is none.

@@ -14,6 +14,7 @@ const (
 	model      = "github.com/openai/openai-go/v3"
 	jcs        = "github.com/gowebpki/jcs"
 	jwt        = "github.com/golang-jwt/jwt/v5"
+	crossSite  = "github.com/rs/cors"
 	group      = "golang.org/x/sync"
 	logging    = "github.com/rs/zerolog"
 	metrics    = "github.com/prometheus/client_golang"
@@ -74,7 +75,7 @@ var rules = []rule{
 	},
 	{
 		pkg:   "api",
-		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, group},
+		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, crossSite, group},
 		never: []string{"producers$", "producers/stream", "consumers", "migrations", "cmd", "internal", postgres, watermill},
 	},
 	{
