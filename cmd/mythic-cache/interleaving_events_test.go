@@ -85,7 +85,7 @@ func (w *interleavingWorld) tell(events ...interleavingEvent) {
 		w.queues[i] = append(w.queues[i], events...)
 	}
 	w.history = append(w.history, events...)
-	w.history = w.history[max(0, len(w.history)-500):]
+	w.history = w.history[max(0, len(w.history)-100):]
 }
 
 // take draws a few events, in any order, and some that have been handled before. One that
@@ -105,8 +105,10 @@ func (w *interleavingWorld) take(group int) []interleavingEvent {
 		queue = queue[:len(queue)-1]
 	}
 	w.queues[group] = queue
-	if len(w.history) > 0 && oneOf(w.weather.RepeatEvery) {
-		taken = append(taken, w.history[rand.IntN(len(w.history))])
+	for range min(len(w.history), 3) {
+		if oneOf(w.weather.RepeatEvery) {
+			taken = append(taken, w.history[rand.IntN(len(w.history))])
+		}
 	}
 	return taken
 }
@@ -152,7 +154,8 @@ func (w *interleavingWorld) again(group int, e interleavingEvent) {
 	w.queues[group] = append(w.queues[group], e)
 }
 
-// fence tells that the whole view has changed, once in a while.
+// fence tells that the whole view has changed, once in a while, and then of a former
+// change once more.
 func (w *interleavingWorld) fence(ctx context.Context) error {
 	if !pause(ctx, 2*rand.N(w.weather.FenceEvery)) {
 		return nil
@@ -161,6 +164,8 @@ func (w *interleavingWorld) fence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.tell(interleavingEvent{touched("", s), w.oracle.writtenSeenBy(s)})
+	e := interleavingEvent{touched("", s), w.oracle.writtenSeenBy(s)}
+	w.fences = append(w.fences, e)
+	w.tell(e, w.fences[rand.IntN(len(w.fences))])
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -93,6 +94,10 @@ func (s *storeShelf) fill(ctx context.Context, key string, required func() []uin
 	} else {
 		answers, err = s.fillSlowly(ctx, key, required)
 	}
+	over := time.After(0)
+	if errors.Is(err, cache.ErrLeased) { // another is at it, who will tell
+		over = time.After(rand.N(longestInterleavingDelay / 2))
+	}
 	for {
 		select {
 		case heard := <-wait.C():
@@ -100,7 +105,7 @@ func (s *storeShelf) fill(ctx context.Context, key string, required func() []uin
 				s.tally.heard.Add(1)
 				answers = append(answers, interleavingAnswer{heard.Entry.Body, before})
 			}
-		default:
+		case <-over:
 			return answers, err
 		}
 	}
@@ -118,7 +123,7 @@ func (s *storeShelf) fillSlowly(ctx context.Context, key string, required func()
 	if err != nil {
 		return nil, err
 	}
-	linger(longestInterleavingDelay / 4)
+	linger(longestInterleavingDelay)
 	if oneOf(20) {
 		return nil, s.store.Abandon(ctx, lease, "gave up")
 	}

@@ -37,13 +37,13 @@ func interleavingWeathers() *rapid.Generator[interleavingWeather] {
 			return time.Duration(among(label, of...)) * time.Millisecond
 		}
 		return interleavingWeather{
-			Keys:    rapid.IntRange(2, 8).Draw(t, "keys"),
+			Keys:    rapid.IntRange(2, 6).Draw(t, "keys"),
 			Writers: rapid.IntRange(2, 5).Draw(t, "writers"), Fillers: rapid.IntRange(3, 8).Draw(t, "fillers"),
 			Appliers: rapid.IntRange(1, 3).Draw(t, "appliers"), Readers: rapid.IntRange(2, 4).Draw(t, "readers"),
 			Lease: ms("lease", 1, 5, 30, 1000), TTL: ms("ttl", 20, 200, 60_000), FenceTTL: ms("fences", 5, 50, 120_000),
-			LongEvery: among("long", 3, 10, 50), LateEvery: among("late", 3, 10, 50), RepeatEvery: among("repeated", 2, 5, 20),
+			LongEvery: among("long", 3, 10, 50), LateEvery: among("late", 3, 10, 50), RepeatEvery: among("repeated", 1, 3, 20),
 			DelayEvery: among("delayed", 5, 20, 100), KillEvery: among("killed", 10, 40),
-			FlushEvery: ms("flushed", 200, 1000), FenceEvery: ms("fenced", 100, 1000),
+			FlushEvery: ms("flushed", 200, 1000), FenceEvery: ms("fenced", 20, 100, 1000),
 		}
 	})
 }

@@ -72,6 +72,7 @@ type interleavingWorld struct {
 	pending  []*interleavingWrite // not yet seen by the relay
 	queues   [2][]interleavingEvent
 	history  []interleavingEvent
+	fences   []interleavingEvent // of the whole view; only fence has them
 	wrong    error
 	violated context.CancelFunc
 }
