@@ -42,6 +42,9 @@ func (n *nemesis) deal(wanted int) []fault {
 // booksTopic is what the changes that matter here travel in.
 const booksTopic = "books"
 
+// lateLoads is the kind that has fills meet changes.
+const lateLoads = "loads"
+
 func nemesisFaultsOfAll() []fault {
 	return []fault{
 		{"killed", "a process killed", func(n *nemesis) { n.kill(n.some()) }},
@@ -66,7 +69,8 @@ func nemesisFaultsOfAll() []fault {
 		}},
 		{"links to Redis", "links to Redis fail", func(n *nemesis) { n.fail(func(p *member) *link { return p.redis }) }},
 		{"links to PostgreSQL", "links to PostgreSQL fail", func(n *nemesis) { n.fail(func(p *member) *link { return p.postgres }) }},
-		{"slow", "loads take long", (*nemesis).slowLoads},
+		{lateLoads, "loads take long", (*nemesis).slowLoads},
+		{lateLoads, "loads take long again", (*nemesis).slowLoads},
 		{"PostgreSQL restarted", "PostgreSQL restarted", (*nemesis).restartPostgres},
 		{"PostgreSQL restarted", "PostgreSQL stopped", (*nemesis).freezePostgres},
 		{"PostgreSQL restarted", "all sessions terminated", func(n *nemesis) {
