@@ -21,6 +21,13 @@ func (k keys) rate(rule, caller string) string {
 	return k.prefix + "rate:{" + view.JoinKey(rule, caller) + "}"
 }
 
+// session names what is known of tokens: a session or its revocation by the hash, the
+// revocations of a jti and of a user by theirs.
+func (k keys) session(id string) string { return k.prefix + "session:{" + id + "}" }
+
+// revoked names the pub/sub channel of revocations.
+func (k keys) revoked() string { return k.prefix + "revoked" }
+
 // report names what one process last said about itself.
 func (k keys) report(instance string) string { return k.prefix + "report:{" + instance + "}" }
 
