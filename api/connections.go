@@ -61,10 +61,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeouts.shutdown)
 	defer cancel()
+	s.watches.stop() // these would not end by themselves
 	err := server.Shutdown(bounded)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were still in flight: %w", err), server.Close())
 	}
+	err = errors.Join(err, s.watches.wait(bounded))
 	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve http: %w", ended))
 	}

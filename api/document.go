@@ -60,6 +60,7 @@ func (s *Server) describe(routes []route) ([]byte, error) {
 		}
 		if r.view != nil {
 			describeView(operation, r.view, schemas)
+			describeWatch(operation, r.view)
 		}
 		if paths[r.path] == nil {
 			paths[r.path] = map[string]any{}

@@ -44,10 +44,12 @@ type Options struct {
 	TLSKey   string
 	MaxConns int // MAX_CONNS: connections at once; 0: any number
 
-	Limits     string        // RATE_LIMITS: default=100/1m,/status=600/1m; empty: none
-	MissWait   time.Duration // how long a miss may wait; 250 ms where 0
-	MaxWaiting int           // how many requests may wait at once; 1024 where 0
-	StaleFor   time.Duration // STALE_FOR, for the document; the store decides
+	Limits       string        // RATE_LIMITS: default=100/1m,/status=600/1m; empty: none
+	MissWait     time.Duration // how long a miss may wait; 250 ms where 0
+	MaxWaiting   int           // how many requests may wait at once; 1024 where 0
+	MaxWatchers  int           // MAX_WATCHERS: how many may watch an entry at once; 10,000 where 0
+	MaxPerCaller int           // MAX_WATCHERS_PER_CALLER: how many of one caller; 20 where 0
+	StaleFor     time.Duration // STALE_FOR, for the document; the store decides
 
 	Parts    func() map[string]error // readiness by part; nil: always ready
 	Instance string                  // whose Report this process writes, so that it is not counted twice
@@ -71,6 +73,7 @@ type Server struct {
 	limits    *limits
 	misses    *misses
 	refreshes *refreshes
+	watches   *watches
 	metrics   *metrics
 	fixed     fixed
 	document  []byte // OpenAPI
@@ -115,6 +118,9 @@ func New(o Options) (*Server, error) {
 	}
 	if s.auth, err = newAuthenticator(o.Auth, o.EventsToken, o.AdminToken); err != nil {
 		return nil, err
+	}
+	if s.watches, err = newWatches(s, o, o.Registry); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
 	}
 	if s.limits, err = parseLimits(o.Limits); err != nil {
 		return nil, err

@@ -30,6 +30,9 @@ func (s *Server) viewRoutes() []route {
 		if v.HTTP.Key == view.Caller {
 			r.access = named
 		}
+		if v.HTTP.Watch != "" {
+			r.handle = func(x *exchange) error { return s.getWatched(x, v) }
+		}
 		routes = append(routes, r)
 	}
 	return routes
