@@ -48,7 +48,7 @@ func TestChurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Without the auditor, which would mend what this test looks for.
-	s := newSystemWithoutWorkersOn(t, map[string]string{"VIEWS_FILE": file, "AUDIT_RATE": "0"})
+	s := newSystemWithoutWorkersOn(t, map[string]string{"VIEWS_FILE": file, "RATE_LIMITS": "default=1000000/1m", "AUDIT_RATE": "0"})
 	s.exec(`INSERT INTO things (id, n) VALUES ('a', 0)`)
 	workers := []*workerProcess{s.newWorker(), s.newWorker()}
 	testserver.Eventually(t, "the counter is read", func() error {

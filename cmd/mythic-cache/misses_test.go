@@ -40,7 +40,7 @@ func TestMissesOfAKeyMakeOneLoad(t *testing.T) {
 	if err := os.WriteFile(file, []byte(unmapped), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := newSystemWithoutWorkersOn(t, map[string]string{"VIEWS_FILE": file})
+	s := newSystemWithoutWorkersOn(t, map[string]string{"VIEWS_FILE": file, "RATE_LIMITS": "default=1000000/1m"})
 	workers, apis := make([]*workerProcess, 4), []*system{s}
 	for i := range workers {
 		workers[i] = s.newWorker()

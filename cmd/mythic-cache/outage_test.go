@@ -41,7 +41,7 @@ func TestStaleWhilePostgresIsAway(t *testing.T) {
 	pg := testserver.NewPostgres(t, nil)
 	s := &system{
 		t: t, server: pg, database: pg.Database(t), redis: testserver.NewRedis(t),
-		settings: map[string]string{"VIEWS_FILE": file}, args: []string{"run"},
+		settings: map[string]string{"VIEWS_FILE": file, "RATE_LIMITS": "default=1000000/1m"}, args: []string{"run"},
 	}
 	s.client, s.conn = s.redis.Client(t), s.connect()
 	s.exec(`CREATE TABLE things (id text PRIMARY KEY, n int)`)
