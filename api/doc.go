@@ -45,5 +45,7 @@
 // # How it stops
 //
 // Serve returns after its context has ended and the requests in flight are done,
-// or at the latest after ten seconds. The package starts no other goroutines.
+// or at the latest after ten seconds. Those who watch an entry are told to come back
+// and let go at once. While somebody watches there is one goroutine that looks for
+// what is not announced, and one for each stream; they end with who watches.
 package api

@@ -42,6 +42,8 @@ type config struct {
 	TLSCert           string   `env:"TLS_CERT"`
 	TLSKey            string   `env:"TLS_KEY"`
 	MaxConns          int      `env:"MAX_CONNS" envDefault:"16384"`
+	MaxWatchers       int      `env:"MAX_WATCHERS" envDefault:"10000"`
+	WatchersPerCaller int      `env:"MAX_WATCHERS_PER_CALLER" envDefault:"20"`
 	LLMBaseURL        string   `env:"LLM_BASE_URL"`
 	LLMAPIKey         string   `env:"LLM_API_KEY"`
 	LLMModel          string   `env:"LLM_MODEL"`
@@ -149,6 +151,12 @@ func (p *program) config() (*config, error) {
 	}
 	if _, err := zerolog.ParseLevel(c.LogLevel); err != nil || c.LogLevel == "" {
 		reject("LOG_LEVEL", "%q is none of trace, debug, info, warn, error", c.LogLevel)
+	}
+	if c.MaxWatchers < 1 {
+		reject("MAX_WATCHERS", "%d is no number of watchers from 1 on", c.MaxWatchers)
+	}
+	if c.WatchersPerCaller < 1 {
+		reject("MAX_WATCHERS_PER_CALLER", "%d is no number of watchers from 1 on", c.WatchersPerCaller)
 	}
 	if c.MaxConns < 0 {
 		reject("MAX_CONNS", "%d is no number of connections; 0 is any number", c.MaxConns)

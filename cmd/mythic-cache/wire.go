@@ -303,6 +303,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, Issuer: w.AuthIssuer, Audience: w.AuthAudience, JWKS: w.AuthJWKS,
 		},
 		Origins: w.CORSOrigins, TLSCert: w.TLSCert, TLSKey: w.TLSKey, MaxConns: w.MaxConns,
+		MaxWatchers: w.MaxWatchers, MaxPerCaller: w.WatchersPerCaller,
 		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
 		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.defaultModel(), Spared: w.ai.Hit,
 		Log: w.log, Registry: w.metrics, Version: programVersion,
