@@ -132,7 +132,7 @@ func (s *system) environ() []string {
 		asProgram: "yes", "PATH": os.Getenv("PATH"), "HOME": os.Getenv("HOME"), "TMPDIR": os.Getenv("TMPDIR"),
 		"DATABASE_URL": s.database, "REDIS_URL": s.redis.URL(), "HTTP_ADDR": "127.0.0.1:0",
 		"AUTH_JWT_SECRET": jwtSecret, "EVENTS_TOKEN": eventsToken, "ADMIN_TOKEN": adminToken,
-		"RATE_LIMITS": "default=1000000/1m,/status=1000000/1m", "LOG_LEVEL": "debug",
+		"RATE_LIMITS": "default=1000000/1m", "LOG_LEVEL": "debug",
 	}
 	maps.Copy(settings, s.settings)
 	environ := make([]string, 0, len(settings))
