@@ -112,6 +112,7 @@ type missers struct {
 
 func startMissers(t testing.TB, apis []*system, readers int, path func(n int) string) *missers {
 	t.Helper()
+	t.Helper()
 	r := &missers{
 		t: t, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers}},
 		missed: make(chan struct{}, readers), again: make(chan struct{}),
