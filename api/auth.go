@@ -1,12 +1,19 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"mythiccache/cache"
 )
 
 // The modes of authentication.
@@ -22,38 +29,95 @@ const MinSecret = 32
 
 // AuthOptions says how callers are recognized.
 type AuthOptions struct {
-	Mode      string // AuthJWT (where empty) or AuthHeader, which trusts X-User-Id from a gateway
-	JWTSecret string // of HS256, which wants MinSecret bytes; empty: no token is accepted
-	Issuer    string // demanded of a token where set
-	Audience  string // demanded of a token where set
-	JWKS      string // refused for now
+	Mode       string        // AuthJWT (where empty), AuthSession, or AuthHeader, which trusts X-User-Id from a gateway
+	JWTSecret  string        // of HS256, which wants MinSecret bytes; empty: no such token is accepted
+	JWKS       string        // URL or file of an issuer's keys; empty: none
+	Issuer     string        // demanded of a token where set
+	Audience   string        // demanded of a token where set
+	Leeway     time.Duration // how far the issuer's clock may be off
+	SessionTTL time.Duration // of AuthSession: how long a session lives after its last use; a day where 0
 }
 
 // authenticator recognizes callers.
 type authenticator struct {
-	gateway bool // trust X-User-Id
-	tokens  *tokens
+	gateway bool        // trust X-User-Id
+	keys    *keyring    // nil: none are needed
+	door    *doorkeeper // nil: tokens are not looked at
 	events  secret
 	admin   secret
 }
 
-func newAuthenticator(o AuthOptions, eventsToken, adminToken string) (*authenticator, error) {
+func newAuthenticator(o AuthOptions, eventsToken, adminToken string, store *cache.Store, log zerolog.Logger) (*authenticator, error) {
 	a := &authenticator{events: newSecret(eventsToken), admin: newSecret(adminToken)}
-	if o.JWKS != "" {
-		return nil, errors.New("AUTH_JWKS is not supported yet: set AUTH_JWT_SECRET, or AUTH_MODE=header behind a gateway that verifies the tokens")
+	if o.Leeway < 0 || o.SessionTTL < 0 {
+		return nil, errors.New("neither AUTH_LEEWAY nor REDIS_SESSION_TTL may be negative")
+	}
+	if o.JWKS != "" && o.Mode != "" && o.Mode != AuthJWT {
+		return nil, fmt.Errorf("AUTH_JWKS is for AUTH_MODE=jwt, and AUTH_MODE is %s", o.Mode)
+	}
+	if o.SessionTTL == 0 {
+		o.SessionTTL = 24 * time.Hour
 	}
 	switch o.Mode {
 	case "", AuthJWT:
-		a.tokens = newTokens(o)
+		return a, a.verifyTokens(o, store, log)
+	case AuthSession:
+		a.door = newDoorkeeper(store, nil, o.SessionTTL, log)
 	case AuthHeader:
 		a.gateway = true
-	case AuthSession:
-		return nil, errors.New("AUTH_MODE=session is not supported yet: use jwt or header")
 	default:
-		return nil, fmt.Errorf("AUTH_MODE is %q, which is neither jwt nor header", o.Mode)
+		return nil, fmt.Errorf("AUTH_MODE is %q, which is none of jwt, session, header", o.Mode)
 	}
 	return a, nil
 }
+
+// verifyTokens sets the authenticator up for tokens that are signed.
+func (a *authenticator) verifyTokens(o AuthOptions, store *cache.Store, log zerolog.Logger) error {
+	var verifier *tokens
+	a.door = newDoorkeeper(store, func(ctx context.Context, token string) (verified, error) { return verifier.verify(ctx, token) }, 0, log)
+	if o.JWKS != "" {
+		source, every, unsafe, err := newKeySource(o.JWKS)
+		if err != nil {
+			return err
+		}
+		if unsafe != "" {
+			log.Warn().Msg(unsafe)
+		}
+		a.keys = newKeyring(source, every, a.door.memory.empty, log)
+	}
+	verifier = newTokens(o, a.keys)
+	return nil
+}
+
+// run keeps what the authenticator knows up to date until the context ends.
+func (a *authenticator) run(ctx context.Context) error {
+	var group sync.WaitGroup
+	if a.keys != nil {
+		group.Go(func() { a.keys.run(ctx) })
+	}
+	var err error
+	if a.door != nil {
+		err = a.door.run(ctx)
+	}
+	group.Wait()
+	return err
+}
+
+// ready returns what keeps the authenticator from recognizing anybody.
+func (a *authenticator) ready() error {
+	if a.keys == nil {
+		return nil
+	}
+	return a.keys.ready()
+}
+
+// RunAuth hears of revocations, and keeps the keys of tokens and the sessions that are
+// used, until the context ends. Without it each token is looked up in Redis.
+func (s *Server) RunAuth(ctx context.Context) error { return s.auth.run(ctx) }
+
+// AuthReady returns nil unless the keys that tokens are verified with have never been
+// there.
+func (s *Server) AuthReady() error { return s.auth.ready() }
 
 // secret is a token of ours, kept hashed so that comparing it takes equally long
 // whatever is shown.
@@ -129,7 +193,7 @@ func (a *authenticator) user(r *http.Request, token string) (caller, error) {
 	if token == "" {
 		return addressCaller(r, false), nil
 	}
-	return a.tokens.caller(token)
+	return a.door.caller(r.Context(), token)
 }
 
 // namedUser reads X-User-Id. Only who is trusted with it may be believed.

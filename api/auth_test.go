@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -93,63 +92,14 @@ func TestTokens(t *testing.T) {
 	w.get("/books/my", "Authorization", token(t, "user_1", good), "Authorization", token(t, "user_1", good)).wants(t, 401, nil)
 }
 
-func TestARememberedTokenExpires(t *testing.T) {
-	tokens := newTokens(AuthOptions{JWTSecret: jwtSecret})
-	text := strings.TrimPrefix(token(t, "user_1"), "Bearer ")
-	for range 2 {
-		if c, err := tokens.caller(text); err != nil || c.user != "user_1" {
-			t.Fatalf("%+v %v", c, err)
-		}
-	}
-	if _, ok := tokens.recall(text, time.Now()); !ok {
-		t.Error("a verified token is not remembered")
-	}
-	if _, ok := tokens.recall(text, time.Now().Add(time.Hour)); ok {
-		t.Error("a token is good after its exp")
-	}
-	for i := range 3 * remembered {
-		tokens.remember(strconv.Itoa(i), verified{until: time.Now().Add(time.Minute)}, time.Now())
-	}
-	if n := len(tokens.new) + len(tokens.old); n > 2*remembered {
-		t.Errorf("%d tokens are remembered", n)
-	}
-	if _, ok := tokens.recall(text, time.Now()); ok {
-		t.Error("a token that nobody showed for long is still remembered")
-	}
-}
-
-// A signer may make tokens that do not end.
-func TestATokenWithoutExpIsGood(t *testing.T) {
-	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{Subject: "user_1"}).SignedString([]byte(jwtSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tokens := newTokens(AuthOptions{JWTSecret: jwtSecret})
-	for range 2 { // verified, then remembered
-		if c, err := tokens.caller(text); err != nil || c.user != "user_1" {
-			t.Errorf("%+v %v", c, err)
-		}
-	}
-}
-
-// Without a secret no token is good, not even one signed with no secret.
-func TestNoSecretMeansNoToken(t *testing.T) {
-	claims := jwt.RegisteredClaims{Subject: "user_1", ExpiresAt: jwt.NewNumericDate(time.Now().Add(time.Hour))}
-	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err := newTokens(AuthOptions{}).caller(text); err == nil {
-		t.Errorf("it is taken for %+v", c)
-	}
-}
-
 func TestAuthOptionsAreChecked(t *testing.T) {
 	w := begin(t)
 	for sentence, o := range map[string]AuthOptions{
-		"AUTH_MODE=session is not supported":               {Mode: AuthSession},
-		"AUTH_JWKS is not supported":                       {JWTSecret: jwtSecret, JWKS: "https://clerk.example/jwks"},
-		`AUTH_MODE is "open", which is neither jwt nor he`: {Mode: "open"},
+		"AUTH_JWKS is for AUTH_MODE=jwt":            {Mode: AuthSession, JWKS: "https://clerk.example/jwks"},
+		`AUTH_JWKS has the scheme "ftp"`:            {JWKS: "ftp://clerk.example/jwks"},
+		"AUTH_JWKS is neither a file nor a URL":     {JWKS: "https://"},
+		"neither AUTH_LEEWAY nor":                   {Leeway: -1},
+		`AUTH_MODE is "open", which is none of jwt`: {Mode: "open"},
 	} {
 		options := w.server.o
 		options.Auth, options.Registry = o, nil

@@ -116,8 +116,11 @@ func New(o Options) (*Server, error) {
 	if s.tls, err = newCertificate(o.TLSCert, o.TLSKey, o.Log); err != nil {
 		return nil, err
 	}
-	if s.auth, err = newAuthenticator(o.Auth, o.EventsToken, o.AdminToken); err != nil {
+	if s.auth, err = newAuthenticator(o.Auth, o.EventsToken, o.AdminToken, o.Store, o.Log); err != nil {
 		return nil, err
+	}
+	if s.auth.door != nil {
+		s.auth.door.away = s.away
 	}
 	if s.watches, err = newWatches(s, o, o.Registry); err != nil {
 		return nil, fmt.Errorf("api: %w", err)

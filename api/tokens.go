@@ -1,43 +1,41 @@
 package api
 
 import (
+	"context"
+	"crypto"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"mythiccache/cache"
 )
 
-const (
-	maxToken      = 8 << 10   // bytes of a token that is looked at
-	remembered    = 2048      // verified tokens of one generation
-	maxRemembered = time.Hour // at most, whatever a token's exp says
-)
+const maxToken = 8 << 10 // bytes of a token that is looked at
 
-// tokens verifies JSON Web Tokens and remembers verified ones until they expire,
-// so that a hot caller costs no signature check. Two generations of bounded size
-// take turns: what was used in neither is forgotten.
+// tokens verifies JSON Web Tokens: with a shared secret, with the keys of an issuer,
+// or either.
 type tokens struct {
 	secret []byte
+	keys   *keyring // nil: none
 	parser *jwt.Parser
-
-	mu        sync.Mutex
-	new, old  map[string]verified
-	renewedAt time.Time
+	leeway time.Duration
 }
 
-// verified is what is remembered of a token.
-type verified struct {
-	caller caller
-	until  time.Time
-}
-
-func newTokens(o AuthOptions) *tokens {
-	// Naming the one method is what refuses "none" and a public key taken for a
-	// shared secret.
+func newTokens(o AuthOptions, keys *keyring) *tokens {
+	// Naming the methods is what refuses "none".
+	var methods []string
+	if o.JWTSecret != "" { // an empty secret would verify whatever it signed
+		methods = append(methods, jwt.SigningMethodHS256.Alg())
+	}
+	if keys != nil {
+		methods = append(methods, asymmetric...)
+	}
+	if len(methods) == 0 {
+		methods = []string{""} // nothing; an empty list would be everything
+	}
 	options := []jwt.ParserOption{
-		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
-		jwt.WithStrictDecoding(),
+		jwt.WithValidMethods(methods), jwt.WithStrictDecoding(), jwt.WithLeeway(o.Leeway), jwt.WithIssuedAt(),
 	}
 	if o.Issuer != "" {
 		options = append(options, jwt.WithIssuer(o.Issuer))
@@ -45,45 +43,61 @@ func newTokens(o AuthOptions) *tokens {
 	if o.Audience != "" {
 		options = append(options, jwt.WithAudience(o.Audience))
 	}
-	return &tokens{secret: []byte(o.JWTSecret), parser: jwt.NewParser(options...), new: map[string]verified{}}
+	return &tokens{secret: []byte(o.JWTSecret), keys: keys, parser: jwt.NewParser(options...), leeway: o.Leeway}
 }
 
-// caller verifies a token. Its errors are problems.
-func (t *tokens) caller(token string) (caller, error) {
-	if len(token) > maxToken {
-		return caller{}, unauthorized("invalid_token", "the token is too long")
-	}
-	now := time.Now()
-	if c, ok := t.recall(token, now); ok {
-		return c, nil
-	}
+// verify checks everything about a token but whether it has been revoked. Its errors
+// are problems.
+func (t *tokens) verify(ctx context.Context, token string) (verified, error) {
 	var claims jwt.RegisteredClaims
-	if _, err := t.parser.ParseWithClaims(token, &claims, t.key); err != nil {
-		return caller{}, unauthorized("invalid_token", why(err))
+	parsed, err := t.parser.ParseWithClaims(token, &claims, func(token *jwt.Token) (any, error) { return t.key(ctx, token) })
+	if errors.Is(err, errNoKeys) {
+		return verified{}, problem(kindNotReady, "the keys that tokens are verified with could not be fetched yet").later(time.Second)
+	}
+	if err != nil {
+		return verified{}, unauthorized("invalid_token", why(err))
 	}
 	if !nameable(claims.Subject) {
-		return caller{}, unauthorized("invalid_token", "the token has no usable subject")
+		return verified{}, unauthorized("invalid_token", "the token has no usable subject")
 	}
-	c := userCaller(claims.Subject)
-	// Whether a token ends is for its signer to say (RFC 7519, 4.1.4).
-	until := now.Add(maxRemembered)
-	if claims.ExpiresAt != nil {
-		until = claims.ExpiresAt.Time
+	v := verified{caller: userCaller(claims.Subject), token: cache.Token{Hash: cache.HashToken(token), JTI: claims.ID, Sub: claims.Subject}}
+	if claims.IssuedAt != nil {
+		v.token.Issued = claims.IssuedAt.Time
 	}
-	t.remember(token, verified{caller: c, until: until}, now)
-	return c, nil
+	switch {
+	case claims.ExpiresAt != nil:
+		v.until = claims.ExpiresAt.Add(t.leeway)
+	case parsed.Method.Alg() != jwt.SigningMethodHS256.Alg():
+		// Whoever has the secret may make tokens that do not end (RFC 7519, 4.1.4); an
+		// issuer of many apps' tokens never means to.
+		return verified{}, unauthorized("invalid_token", why(jwt.ErrTokenRequiredClaimMissing))
+	}
+	return v, nil
 }
 
-// key gives the secret to tokens without critical extensions, none of which is
-// understood here (RFC 7515, 4.1.11).
-func (t *tokens) key(token *jwt.Token) (any, error) {
-	if len(t.secret) == 0 { // an empty key would verify whatever it signed
-		return nil, errors.New("there is no secret to verify tokens with")
-	}
+// key gives the secret to HS256 and the issuer's keys to the others, so that no public
+// key is ever taken for a secret. Tokens with critical extensions get neither, since
+// none is understood here (RFC 7515, 4.1.11).
+func (t *tokens) key(ctx context.Context, token *jwt.Token) (any, error) {
 	if _, ok := token.Header["crit"]; ok {
 		return nil, errors.New("critical header parameters are not understood")
 	}
-	return t.secret, nil
+	if token.Method == jwt.SigningMethodHS256 {
+		return t.secret, nil
+	}
+	kid, named := token.Header["kid"].(string)
+	if _, there := token.Header["kid"]; there && (!named || kid == "") {
+		return nil, errUnknownKey
+	}
+	found, err := t.keys.find(ctx, kid, token.Method.Alg())
+	if err != nil {
+		return nil, err
+	}
+	set := jwt.VerificationKeySet{Keys: make([]jwt.VerificationKey, len(found))}
+	for i, key := range found {
+		set.Keys[i] = crypto.PublicKey(key)
+	}
+	return set, nil
 }
 
 // why names what is wrong with a token in words that reveal nothing of ours.
@@ -95,7 +109,7 @@ func why(err error) string {
 		return "the token's signature is not valid here"
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return "the token has expired"
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return "the token is not valid yet"
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
 		return "the token lacks a claim that is required"
@@ -106,34 +120,4 @@ func why(err error) string {
 	default:
 		return "the token is not valid"
 	}
-}
-
-func (t *tokens) recall(token string, now time.Time) (caller, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	v, ok := t.new[token]
-	if !ok {
-		if v, ok = t.old[token]; ok {
-			t.keep(token, v, now)
-		}
-	}
-	return v.caller, ok && now.Before(v.until)
-}
-
-func (t *tokens) remember(token string, v verified, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if limit := now.Add(maxRemembered); v.until.After(limit) {
-		v.until = limit
-	}
-	t.keep(token, v, now)
-}
-
-// keep is called with the lock held.
-func (t *tokens) keep(token string, v verified, now time.Time) {
-	if len(t.new) >= remembered || now.Sub(t.renewedAt) > maxRemembered {
-		t.old, t.new = t.new, make(map[string]verified, len(t.new))
-		t.renewedAt = now
-	}
-	t.new[token] = v
 }

@@ -140,6 +140,7 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 	if w.server, err = New(o); err != nil {
 		t.Fatal(err)
 	}
+	w.run(func(ctx context.Context) { _ = w.server.RunAuth(ctx) })
 	front := httptest.NewServer(w.server.Handler())
 	t.Cleanup(front.Close)
 	w.url = front.URL

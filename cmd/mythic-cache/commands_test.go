@@ -36,7 +36,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		"DATABASE_URL": "postgres://u:hunter2@host:notaport/db", "DATABASE_LISTEN_URL": "postgres://u:hunter2@h:x/db",
 		"REDIS_URL": "http://:hunter2@localhost", "HTTP_ADDR": "8001", "RUN_STATUS_TTL": "soon", "USER_BOOKS_TTL": "-5",
 		"REDIS_CACHE_TTL": "0", "REDIS_SESSION_TTL": "1.5", "STALE_FOR": "x", "OUTBOX_RETENTION": "1m", "OUTBOX_WARN_SIZE": "1 lot", "VIEWS_FILE": "/nowhere/views.yaml",
-		"CACHE_PREFIX": "a b", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "AUTH_MODE": "password", "AUTH_JWKS": "https://example.com/jwks",
+		"CACHE_PREFIX": "a b", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "AUTH_MODE": "password", "AUTH_JWKS": "ftp://:hunter2@example.com/jwks", "AUTH_LEEWAY": "1h",
 		"RATE_LIMITS": "default=many", "AUDIT_RATE": "NaN", "LLM_BASE_URL": "ftp://:hunter2@model", "AI_CACHE_KEY": "hunter2",
 	} {
 		settings := map[string]string{

@@ -35,6 +35,7 @@ type config struct {
 	AuthJWTSecret     string   `env:"AUTH_JWT_SECRET"`
 	AuthIssuer        string   `env:"AUTH_ISSUER"`
 	AuthAudience      string   `env:"AUTH_AUDIENCE"`
+	AuthLeeway        duration `env:"AUTH_LEEWAY" envDefault:"5s"`
 	AdminToken        string   `env:"ADMIN_TOKEN"`
 	EventsToken       string   `env:"EVENTS_TOKEN"`
 	RateLimits        string   `env:"RATE_LIMITS" envDefault:"default=100/1m,/status=600/1m"`
@@ -60,6 +61,9 @@ type config struct {
 
 // auditRateMost is more than one worker can compare.
 const auditRateMost = 10_000
+
+// leewayMost is more than clocks are apart.
+const leewayMost = 10 * time.Minute
 
 // duration is 90s, 30m or a whole number of seconds.
 type duration time.Duration
@@ -166,6 +170,9 @@ func (p *program) config() (*config, error) {
 	}
 	if !(c.AuditRate >= 0 && c.AuditRate <= auditRateMost) { // so that it finds what is no number, too
 		reject("AUDIT_RATE", "%g is no number of entries a second from 0 to %d", c.AuditRate, auditRateMost)
+	}
+	if time.Duration(c.AuthLeeway) > leewayMost {
+		reject("AUTH_LEEWAY", "%s is more than %s; a token would live so much longer than its issuer wants", time.Duration(c.AuthLeeway), leewayMost)
 	}
 	if c.AICacheKey != "" {
 		reject("AI_CACHE_KEY", "answers cannot be stored encrypted yet; leave it empty")

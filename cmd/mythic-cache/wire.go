@@ -52,7 +52,7 @@ const (
 // groups returns the topics of each group. Nobody reads for a model that no view asks.
 func groups(views *view.Set) map[string][]string {
 	all := map[string][]string{
-		groupInvalidate: slices.Concat(views.TableTopics(), views.EventTopics()),
+		groupInvalidate: append(slices.Concat(views.TableTopics(), views.EventTopics()), event.TopicSession),
 		groupPrecompute: append(views.PrecomputeTopics(), event.TopicRun, event.TopicFill),
 	}
 	if answersView(views) != nil {
@@ -123,7 +123,13 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 		return fmt.Errorf("invalidator: %w", err)
 	}
 	w.staleness = invalidator.Staleness
-	if err := w.addGroup(schema, groupInvalidate, all[groupInvalidate], invalidator.Handle, stream.ConsumerOptions{}); err != nil {
+	// A backlog of table events must not keep a revoked token waiting.
+	sessions := consumers.NewSessions(w.store, consumers.SessionsOptions{TTL: time.Duration(w.SessionTTL), Rest: invalidator.Handle, Log: w.log})
+	if err := w.addGroup(schema, groupInvalidate, []string{event.TopicSession}, sessions.Handle, stream.ConsumerOptions{}); err != nil {
+		return err
+	}
+	changes := slices.DeleteFunc(slices.Clone(all[groupInvalidate]), func(topic string) bool { return topic == event.TopicSession })
+	if err := w.addGroup(schema, groupInvalidate, changes, invalidator.Handle, stream.ConsumerOptions{}); err != nil {
 		return err
 	}
 	tables := slices.DeleteFunc(slices.Clone(all[groupPrecompute]), func(topic string) bool {
@@ -300,7 +306,8 @@ func (w *worker) addAPI(listener net.Listener) error {
 	server, err := api.New(api.Options{
 		Store: w.store, Waiters: waiters, Views: w.views, Publisher: publisher,
 		Auth: api.AuthOptions{
-			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, Issuer: w.AuthIssuer, Audience: w.AuthAudience, JWKS: w.AuthJWKS,
+			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, JWKS: w.AuthJWKS, Issuer: w.AuthIssuer, Audience: w.AuthAudience,
+			Leeway: time.Duration(w.AuthLeeway), SessionTTL: time.Duration(w.SessionTTL),
 		},
 		Origins: w.CORSOrigins, TLSCert: w.TLSCert, TLSKey: w.TLSKey, MaxConns: w.MaxConns,
 		MaxWatchers: w.MaxWatchers, MaxPerCaller: w.WatchersPerCaller,
@@ -311,11 +318,13 @@ func (w *worker) addAPI(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	if w.AuthMode == api.AuthJWT && len(w.AuthJWTSecret) < api.MinSecret {
+	if w.AuthMode == api.AuthJWT && len(w.AuthJWTSecret) < api.MinSecret && (w.AuthJWTSecret != "" || w.AuthJWKS == "") {
 		w.log.Warn().Int("bytes", len(w.AuthJWTSecret)).Int("needed", api.MinSecret).Msg("AUTH_JWT_SECRET is too short to be safe; without one no token is accepted")
 	}
 	w.parts.watch("announcements", waiters.Ready)
 	w.api.add("announcements", waiters.Run)
+	w.parts.watch("keys of tokens", server.AuthReady)
+	w.api.add("auth", server.RunAuth)
 	w.api.add("api", func(ctx context.Context) error {
 		w.log.Info().Str("addr", listener.Addr().String()).Msg("api listens")
 		return server.Serve(ctx, listener)

@@ -14,6 +14,7 @@ const (
 	model      = "github.com/openai/openai-go/v3"
 	jcs        = "github.com/gowebpki/jcs"
 	jwt        = "github.com/golang-jwt/jwt/v5"
+	keySets    = "github.com/MicahParks/jwkset"
 	crossSite  = "github.com/rs/cors"
 	group      = "golang.org/x/sync"
 	logging    = "github.com/rs/zerolog"
@@ -75,7 +76,7 @@ var rules = []rule{
 	},
 	{
 		pkg:   "api",
-		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, crossSite, group},
+		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, keySets, crossSite, group},
 		never: []string{"producers$", "producers/stream", "consumers", "migrations", "cmd", "internal", postgres, watermill},
 	},
 	{
