@@ -82,27 +82,35 @@ func (w *world) drip(address, head, drop string) string {
 		said, _ := io.ReadAll(conn) // until it is closed, gently or not
 		heard <- string(said)
 	}()
-	_, err := io.WriteString(conn, head)
-	for tick := time.NewTicker(5 * time.Millisecond); err == nil; <-tick.C {
-		_, err = io.WriteString(conn, drop)
+	if _, err := io.WriteString(conn, head); err != nil {
+		w.t.Fatal(err)
+	}
+	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		select {
 		case said := <-heard:
 			return said
-		default:
+		case <-tick.C:
+			if _, err := io.WriteString(conn, drop); errors.Is(err, os.ErrDeadlineExceeded) {
+				w.t.Fatal("it is listened to for ever")
+			}
 		}
 	}
-	return <-heard
 }
 
 // Clients that send slowly, as slowloris does, lose their connection, and others do
 // not notice.
 func TestSlowClientsAreLeft(t *testing.T) {
-	w := begin(t)
-	w.server.timeouts.header, w.server.timeouts.read, w.server.timeouts.idle = 200*time.Millisecond, 400*time.Millisecond, 200*time.Millisecond
-	address := w.listen()
-	if said := w.drip(address, "GET /livez HTTP/1.1\r\n", "X-A: b\r\n"); strings.Contains(said, "200 OK") {
+	const short, long = 200 * time.Millisecond, time.Hour
+	listen := func(header, read, idle time.Duration) (w *world, address string) {
+		w = begin(t)
+		w.server.timeouts.header, w.server.timeouts.read, w.server.timeouts.idle = header, read, idle
+		return w, w.listen()
+	}
+	w, address := listen(short, long, long)
+	if said := w.drip(address, "GET /livez HTTP/1.1\r\n", "X-A: b\r\n"); said != "" {
 		t.Errorf("a slow header: %q", said)
 	}
+	w, address = listen(long, short, long)
 	said := w.drip(address, "POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+eventsToken+"\r\nContent-Type: "+structured+"\r\nContent-Length: 1000000\r\n\r\n{", " ")
 	a := w.answerOn(strings.NewReader(said))
 	a.wants(t, 408, map[string]string{"Content-Type": "application/problem\\+json"})
@@ -114,6 +122,7 @@ func TestSlowClientsAreLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.check(r, a)
+	w, address = listen(long, long, short)
 	idle := w.dial(address)
 	fmt.Fprint(idle, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 	if said, err := io.ReadAll(idle); err != nil || !bytes.Contains(said, []byte("200 OK")) {
@@ -214,7 +223,7 @@ func TestTLS(t *testing.T) {
 	address := w.listen()
 	ask := func(name string, pool *x509.CertPool, most uint16) (*http.Response, error) {
 		transport := &http.Transport{
-			TLSClientConfig:   &tls.Config{RootCAs: pool, ServerName: name, MinVersion: tls.VersionTLS10, MaxVersion: most},
+			TLSClientConfig:   &tls.Config{RootCAs: pool, ServerName: name, MaxVersion: most},
 			ForceAttemptHTTP2: true,
 		}
 		defer transport.CloseIdleConnections()
@@ -235,7 +244,9 @@ func TestTLS(t *testing.T) {
 	if response, err = ask("before.example", pool, tls.VersionTLS12); err != nil || response.ProtoMajor != 2 {
 		t.Errorf("1.2: %+v %v", response, err)
 	}
-	if _, err = ask("before.example", pool, tls.VersionTLS11); err == nil {
+	old11 := &tls.Config{RootCAs: pool, ServerName: "before.example", MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	if conn, err := tls.Dial("tcp", address, old11); err == nil {
+		conn.Close()
 		t.Error("1.1 is served")
 	}
 
