@@ -57,6 +57,20 @@ func AnswerKey(provider, scope string, request json.RawMessage) (key string, can
 	return hex.EncodeToString(sum[:]), canonical, nil
 }
 
+// OneTimeKey is AnswerKey for a request whose answer nobody else may have, its
+// repetitions included: a nonce, which is not empty, sets it apart.
+func OneTimeKey(provider, scope, nonce string, request json.RawMessage) (key string, canonical []byte, err error) {
+	shared, canonical, err := AnswerKey(provider, scope, request)
+	if err != nil {
+		return "", nil, err
+	}
+	if nonce == "" || len(nonce) > MaxScope || !utf8.ValidString(nonce) {
+		return "", nil, fmt.Errorf("%w: its nonce is empty, too long or not UTF-8", ErrRequest)
+	}
+	sum := sha256.Sum256([]byte("once\x00" + nonce + "\x00" + shared))
+	return hex.EncodeToString(sum[:]), canonical, nil
+}
+
 // IsAnswerKey reports whether a text has the form of an answer's key.
 func IsAnswerKey(key string) bool {
 	if len(key) != 2*sha256.Size {

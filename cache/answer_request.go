@@ -4,7 +4,30 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
+	"time"
 )
+
+// AnswerBusy begins the reason under which it is announced that an answer is not made
+// now, though it might be later. See Busy.
+const AnswerBusy = "busy: "
+
+// BusyReason is the reason that Busy reads.
+func BusyReason(after time.Duration, why string) string {
+	return AnswerBusy + after.Round(time.Second).String() + ": " + why
+}
+
+// Busy reads the reason of an answer that is not made now: after what time it is worth
+// to ask again, and why. It reports false for any other reason.
+func Busy(reason string) (after time.Duration, why string, ok bool) {
+	rest, ok := strings.CutPrefix(reason, AnswerBusy)
+	if !ok {
+		return 0, "", false
+	}
+	text, why, _ := strings.Cut(rest, ": ")
+	after, err := time.ParseDuration(text)
+	return max(after, time.Second), why, err == nil
+}
 
 // AnswerRefused begins the reason under which the failure of an answer is
 // announced (see Store.Abandon) that trying again would not change.
@@ -88,6 +111,9 @@ type Usage struct {
 	PromptTokens     int64 `json:"prompt_tokens"`
 	CompletionTokens int64 `json:"completion_tokens"`
 	TotalTokens      int64 `json:"total_tokens"`
+
+	PromptDetails     json.RawMessage `json:"prompt_tokens_details,omitempty"`
+	CompletionDetails json.RawMessage `json:"completion_tokens_details,omitempty"`
 }
 
 // Answer is the body of a cached answer.
@@ -99,7 +125,25 @@ type Answer struct {
 	FinishReason string          `json:"finish_reason"`
 	Usage        Usage           `json:"usage"`
 	Created      int64           `json:"created"` // Unix seconds
+
+	// What OpenAI's completions have besides. NoText says that content was null.
+	ID                string          `json:"id,omitempty"` // the provider's
+	SystemFingerprint string          `json:"system_fingerprint,omitempty"`
+	ServiceTier       string          `json:"service_tier,omitempty"`
+	Refusal           string          `json:"refusal,omitempty"` // the model declined, and said this
+	NoText            bool            `json:"no_text,omitempty"`
+	Logprobs          json.RawMessage `json:"logprobs,omitempty"`
+	Other             json.RawMessage `json:"other,omitempty"` // members of the message that have no field here
 }
+
+// Lasting reports whether an answer may answer others later: it is neither cut short
+// nor a refusal.
+func (a Answer) Lasting() bool {
+	return a.Refusal == "" && a.FinishReason != "content_filter" && !a.Truncated()
+}
+
+// Truncated reports whether the model was cut short by a limit on tokens.
+func (a Answer) Truncated() bool { return a.FinishReason == "length" }
 
 // Encode returns the answer's bytes as they are stored and served.
 func (a Answer) Encode() ([]byte, error) {

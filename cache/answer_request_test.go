@@ -55,7 +55,7 @@ func TestChatRequestRefuses(t *testing.T) {
 }
 
 func TestAnswerEncode(t *testing.T) {
-	body, err := Answer{Key: "k", Model: "m", Text: "a < b & \"c\"", FinishReason: "stop", Usage: Usage{1, 2, 3}, Created: 7}.Encode()
+	body, err := Answer{Key: "k", Model: "m", Text: "a < b & \"c\"", FinishReason: "stop", Usage: Usage{PromptTokens: 1, CompletionTokens: 2, TotalTokens: 3}, Created: 7}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

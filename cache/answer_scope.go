@@ -65,13 +65,14 @@ type Answers struct {
 	store         *Store
 	life          time.Duration // of an answer's entry
 	claim, forget *redis.Script
+	flows         flowScripts
 }
 
 // NewAnswers returns what is known of the answers of one view.
 func (s *Store) NewAnswers(v *view.View) *Answers {
 	return &Answers{
 		store: s, life: v.TTL + s.staleFor + indexSlack,
-		claim: redis.NewScript(answerClaim), forget: redis.NewScript(answerForget),
+		claim: redis.NewScript(answerClaim), forget: redis.NewScript(answerForget), flows: s.flows,
 	}
 }
 

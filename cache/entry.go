@@ -25,6 +25,16 @@ type Entry struct {
 	Saved      time.Time        // when it was stored, by the clock of Redis, in milliseconds
 	FreshUntil time.Time        // the same clock
 	LoadTook   time.Duration    // what making it cost
+
+	kept []byte // what is stored in place of Body, where that is sealed
+}
+
+// stored returns the body as it stands in Redis. The ETag is of this.
+func (e *Entry) stored() []byte {
+	if e.kept != nil {
+		return e.kept
+	}
+	return e.Body
 }
 
 // What follows the header in the bytes of a value. All integers are varints.
@@ -71,9 +81,10 @@ func appendEntry(b []byte, e Entry, run string) ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(len(e.Owner)))
 		b = append(b, e.Owner...)
 	}
-	sum := sha256.Sum256(e.Body)
+	body := e.stored()
+	sum := sha256.Sum256(body)
 	b = append(b, sum[:etagLen]...)
-	return append(b, e.Body...), nil
+	return append(b, body...), nil
 }
 
 // decodeEntry reads the bytes of a key. Of a fence it returns the header alone.

@@ -22,6 +22,7 @@ type Fill struct {
 	Body     []byte           // final bytes
 	LoadTook time.Duration    //
 	TTL      time.Duration    // 0: the view's, or its negative one, jittered a little downwards
+	Brief    bool             // it is gone when its TTL is over, and never stale
 	Pause    time.Duration    // for how long nobody is given the lease again, whatever becomes of the value
 }
 
@@ -36,6 +37,11 @@ func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("put %s: %w", l.View.Name, err)
 	}
+	if l.View.Model {
+		if e, err = s.sealed(e); err != nil {
+			return Entry{}, fmt.Errorf("put %s: %w", l.View.Name, err)
+		}
+	}
 	value, err := appendEntry(make([]byte, 0, headerLen+len(e.Body)+len(e.Owner)+64), e, runOf(l.runID))
 	if err != nil {
 		return Entry{}, fmt.Errorf("put %s: %w", l.View.Name, err)
@@ -45,7 +51,10 @@ func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	}
 	keep := ttl
 	if !e.Negative {
-		e.ETag = etag(value[len(value)-len(e.Body)-etagLen : len(value)-len(e.Body)])
+		body := len(e.stored())
+		e.ETag = etag(value[len(value)-body-etagLen : len(value)-body])
+	}
+	if !e.Negative && !f.Brief {
 		keep += s.graceOf(l.View)
 	}
 	judged, at, err := s.put(ctx, l, e, value, keep)

@@ -26,6 +26,9 @@ func (s *Store) register(r prometheus.Registerer) error {
 	if err := r.Register(s.took); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
+	if err := r.Register(s.seals.unreadable); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	if err := r.Register(&collector{store: s, desc: prometheus.NewDesc(
 		"mythic_cache_operations_total", "Operations on the cache by view and result.", []string{"view", "result"}, nil,
 	)}); err != nil {

@@ -112,6 +112,9 @@ func (s *Store) judge(r *Result, q Query, entry, fence *redis.StringCmd) error {
 		return err
 	}
 	e, h, err := decodeEntryReply(q.View.Name, q.Key, entry)
+	if err == nil {
+		e, err = s.unsealed(e)
+	}
 	switch {
 	case errors.Is(err, errCorrupt):
 		r.Why = WhyAbsent

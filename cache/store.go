@@ -35,6 +35,7 @@ type Options struct {
 	Prefix   string        // of every name in Redis; DefaultPrefix where empty
 	StaleFor time.Duration // how long past its TTL a value may still be served as Stale
 	FenceTTL time.Duration // how long an invalidated key remembers its version; 2 minutes where 0
+	AIKeys   AnswerKeys    // seal answers of models at rest; the zero value does not
 	Log      zerolog.Logger
 	Metrics  prometheus.Registerer // nil: none
 }
@@ -46,8 +47,10 @@ type Store struct {
 	staleFor time.Duration
 	fenceTTL time.Duration
 	scripts  scripts
+	flows    flowScripts
 	peer     peer
 	counts   counts
+	seals    seals
 	took     *prometheus.HistogramVec
 	log      zerolog.Logger
 }
@@ -70,11 +73,17 @@ func New(dial Dial, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
+	flows, err := loadFlowScripts()
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
 	s := &Store{
 		keys:     newKeys(o.Prefix),
 		staleFor: o.StaleFor,
 		fenceTTL: o.FenceTTL,
 		scripts:  loaded,
+		flows:    flows,
+		seals:    newSeals(o.AIKeys),
 		took:     newTook(),
 		log:      o.Log,
 	}
@@ -89,6 +98,10 @@ func New(dial Dial, o Options) (*Store, error) {
 
 // Close closes the connections. Waiters must have ended.
 func (s *Store) Close() error { return s.client.Close() }
+
+// FenceTTL returns how long an invalidated key remembers its version. Whoever holds a
+// lease must be done before that.
+func (s *Store) FenceTTL() time.Duration { return s.fenceTTL }
 
 // Client returns the store's client, for what has no operation here.
 func (s *Store) Client() redis.UniversalClient { return s.client }

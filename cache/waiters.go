@@ -109,6 +109,9 @@ func (w *Waiters) handOver(payload string, on waitKey) (Filled, []*Watch, error)
 		return Filled{}, nil, nil
 	}
 	f, err := decodeFilled(payload)
+	if err == nil {
+		f.Entry, err = w.store.unsealed(f.Entry)
+	}
 	if err != nil {
 		return Filled{}, nil, err
 	}

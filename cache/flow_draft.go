@@ -1,0 +1,209 @@
+package cache
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Draft is an answer that is being put together of the parts of a flow. The zero
+// value is empty.
+type Draft struct {
+	head     FlowPart
+	message  map[string]any
+	logprobs map[string]any
+	finish   string
+	usage    json.RawMessage
+}
+
+// errPart is what is wrong with a part that does not have the form of a chunk. It
+// quotes nothing.
+var errPart = errors.New("a part of the answer has another form than OpenAI's chunks")
+
+// Add adds the next part.
+func (d *Draft) Add(p FlowPart) error {
+	if d.head.ID == "" {
+		d.head.ID = p.ID
+	}
+	if d.head.Model == "" {
+		d.head.Model, d.head.Created = p.Model, p.Created
+	}
+	if p.SystemFingerprint != "" {
+		d.head.SystemFingerprint = p.SystemFingerprint
+	}
+	if p.ServiceTier != "" {
+		d.head.ServiceTier = p.ServiceTier
+	}
+	if p.FinishReason != "" {
+		d.finish = p.FinishReason
+	}
+	if len(p.Usage) > 0 {
+		d.usage = p.Usage
+	}
+	return errors.Join(extend(&d.message, p.Delta), extend(&d.logprobs, p.Logprobs))
+}
+
+// Text is the content so far.
+func (d *Draft) Text() string {
+	text, _ := d.message["content"].(string)
+	return text
+}
+
+// Finished reports whether the model has said how it ended.
+func (d *Draft) Finished() bool { return d.finish != "" }
+
+// Answer returns what has been put together. Its key is the caller's to set.
+func (d *Draft) Answer() (Answer, error) {
+	a := Answer{
+		ID: d.head.ID, Model: d.head.Model, Created: d.head.Created, SystemFingerprint: d.head.SystemFingerprint, ServiceTier: d.head.ServiceTier,
+		FinishReason: d.finish, Text: d.Text(),
+	}
+	if len(d.usage) > 0 {
+		if err := json.Unmarshal(d.usage, &a.Usage); err != nil {
+			return Answer{}, fmt.Errorf("%w: usage", errPart)
+		}
+	}
+	_, hasText := d.message["content"].(string)
+	a.NoText = !hasText
+	a.Refusal, _ = d.message["refusal"].(string)
+	other := map[string]any{}
+	var err error
+	for name, value := range d.message {
+		switch name {
+		case "content", "refusal", "role":
+		case "tool_calls":
+			if a.ToolCalls, err = rawOf(withoutIndex(value)); err != nil {
+				return Answer{}, err
+			}
+		default:
+			other[name] = value
+		}
+	}
+	if len(other) > 0 {
+		if a.Other, err = rawOf(other); err != nil {
+			return Answer{}, err
+		}
+	}
+	if len(d.logprobs) > 0 {
+		a.Logprobs, err = rawOf(d.logprobs)
+	}
+	return a, err
+}
+
+// extend adds a delta, a JSON object or null, to what has come before it.
+func extend(into *map[string]any, delta json.RawMessage) error {
+	if len(delta) == 0 || isNull(delta) {
+		return nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(delta))
+	decoder.UseNumber()
+	var members map[string]any
+	if err := decoder.Decode(&members); err != nil {
+		return errPart
+	}
+	if *into == nil {
+		*into = map[string]any{}
+	}
+	merge(*into, members)
+	return nil
+}
+
+// merge adds the members of a delta: texts are continued, objects are merged, and the
+// elements of a list are found by their index where they have one. What names
+// something is not continued, since some providers repeat it.
+func merge(into, delta map[string]any) {
+	for name, value := range delta {
+		old, there := into[name]
+		if value == nil && there {
+			continue
+		}
+		switch v := value.(type) {
+		case string:
+			if before, ok := old.(string); ok && !slices.Contains([]string{"id", "type", "role"}, name) {
+				v = before + v
+			} else if ok && v == "" {
+				v = before
+			}
+			into[name] = v
+		case map[string]any:
+			before, ok := old.(map[string]any)
+			if !ok {
+				before = map[string]any{}
+				into[name] = before
+			}
+			merge(before, v)
+		case []any:
+			before, _ := old.([]any)
+			into[name] = mergeList(before, v)
+		default:
+			into[name] = value
+		}
+	}
+}
+
+func mergeList(into, delta []any) []any {
+	for _, one := range delta {
+		object, ok := one.(map[string]any)
+		index, indexed := object["index"].(json.Number)
+		if !ok || !indexed {
+			into = append(into, one)
+			continue
+		}
+		at := slices.IndexFunc(into, func(old any) bool {
+			o, _ := old.(map[string]any)
+			return o["index"] == index
+		})
+		if at < 0 {
+			at = len(into)
+			into = append(into, map[string]any{})
+		}
+		if o, ok := into[at].(map[string]any); ok {
+			merge(o, object)
+		}
+	}
+	return into
+}
+
+// withoutIndex takes the index off the elements of a list, as it stands in a whole
+// completion.
+func withoutIndex(list any) any {
+	elements, _ := list.([]any)
+	slices.SortStableFunc(elements, func(a, b any) int { return cmp.Compare(indexOf(a), indexOf(b)) })
+	bare := make([]any, len(elements))
+	for i, one := range elements {
+		object, ok := one.(map[string]any)
+		if !ok {
+			bare[i] = one
+			continue
+		}
+		b := map[string]any{}
+		for name, value := range object {
+			if name != "index" {
+				b[name] = value
+			}
+		}
+		bare[i] = b
+	}
+	return bare
+}
+
+// indexOf returns the place of an element that says it; 0 for others.
+func indexOf(element any) int64 {
+	object, _ := element.(map[string]any)
+	number, _ := object["index"].(json.Number)
+	index, _ := number.Int64() // 0 for what is no integer
+	return index
+}
+
+func rawOf(value any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		return nil, fmt.Errorf("put an answer together: %w", err)
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
