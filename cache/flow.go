@@ -66,6 +66,7 @@ type FlowPiece struct {
 	Number     int      // within the generation, from 0, without gaps
 	Part       FlowPart // zero at the end
 	End        string   // how the flow ended; empty before
+	Over       bool     // its generation had ended by the time that it was read
 
 	id flowID
 }

@@ -128,6 +128,11 @@ func (r *FlowReader) fetch(ctx context.Context) error {
 		}
 		r.ready = append(r.ready, p)
 	}
+	if n := len(r.ready); n > 0 && r.ready[n-1].End != "" {
+		for i := range r.ready {
+			r.ready[i].Over = r.ready[i].Generation == r.ready[n-1].Generation
+		}
+	}
 	return nil
 }
 
