@@ -101,10 +101,11 @@ func (w *world) drip(address, head, drop string) string {
 // not notice.
 func TestSlowClientsAreLeft(t *testing.T) {
 	const short, long = 200 * time.Millisecond, time.Hour
-	listen := func(header, read, idle time.Duration) (w *world, address string) {
-		w = begin(t)
+	listen := func(header, read, idle time.Duration) (*world, string) {
+		w := begin(t)
 		w.server.timeouts.header, w.server.timeouts.read, w.server.timeouts.idle = header, read, idle
-		return w, w.listen()
+		address := w.listen()
+		return w, address
 	}
 	w, address := listen(short, long, long)
 	if said := w.drip(address, "GET /livez HTTP/1.1\r\n", "X-A: b\r\n"); said != "" {

@@ -61,16 +61,16 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 	left := floorSeconds(e.FreshUntil.Sub(from.at))
 	h["Cache-Status"] = []string{from.cacheStatus(true, left)}
 	h["Cache-Control"] = s.fixed.revalidate
-	h["Etag"] = []string{e.ETag}
+	h["Etag"] = []string{x.tag(e.ETag, e.Body)}
 	h["Age"] = []string{strconv.FormatInt(max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)}
 	if matches(x.request.Header["If-None-Match"], e.ETag) {
 		x.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	h["Content-Type"] = s.fixed.json
-	h["Content-Length"] = []string{strconv.Itoa(len(e.Body))}
+	body := x.encode(e.ETag, e.Body)
 	x.WriteHeader(http.StatusOK)
-	_, _ = x.Write(e.Body) // the client may be gone; of HEAD's answer net/http sends no body
+	_, _ = x.Write(body) // the client may be gone; of HEAD's answer net/http sends no body
 	return nil
 }
 

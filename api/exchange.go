@@ -126,7 +126,10 @@ func (x *exchange) json(status int, value any) error {
 	if h["Cache-Control"] == nil {
 		h["Cache-Control"] = x.server.fixed.noStore
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if len(body) >= compressFrom {
+		h.Add("Vary", "Accept-Encoding")
+	}
+	body = x.encode("", body)
 	x.WriteHeader(status)
 	_, _ = x.Write(body) // the client may be gone
 	return nil
@@ -137,7 +140,8 @@ func (x *exchange) constant(media string, body []byte) error {
 	h := x.Header()
 	h.Set("Content-Type", media)
 	h.Set("Cache-Control", "no-cache")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Add("Vary", "Accept-Encoding")
+	body = x.encode(media, body) // of each media type there is one
 	x.WriteHeader(http.StatusOK)
 	_, _ = x.Write(body) // the client may be gone
 	return nil

@@ -3,12 +3,12 @@ package api
 // fixed are header values that do not change. They are shared by all answers, so
 // nobody may append to them.
 type fixed struct {
-	json, nosniff, vary, revalidate, noStore []string
-	hit, miss, stale                         []string
+	json, nosniff, vary, revalidate, noStore, gzip []string
+	hit, miss, stale                               []string
 }
 
 func newFixed(crossOrigin bool) fixed {
-	vary := "Authorization, X-User-Id"
+	vary := "Authorization, X-User-Id, Accept-Encoding"
 	if crossOrigin {
 		vary += ", Origin"
 	}
@@ -21,6 +21,7 @@ func newFixed(crossOrigin bool) fixed {
 		// which costs a 304.
 		revalidate: []string{"private, max-age=0, must-revalidate"},
 		noStore:    []string{"no-store"},
+		gzip:       []string{"gzip"},
 		hit:        []string{markHit},
 		miss:       []string{markMiss},
 		stale:      []string{markStale},

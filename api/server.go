@@ -76,6 +76,7 @@ type Server struct {
 	watches   *watches
 	metrics   *metrics
 	fixed     fixed
+	packer    *packer
 	document  []byte // OpenAPI
 	page      *page  // that shows it
 	handler   http.Handler
@@ -109,7 +110,7 @@ func New(o Options) (*Server, error) {
 		o.Registry = prometheus.NewRegistry()
 	}
 	s := &Server{
-		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(),
+		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(), packer: newPacker(),
 		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting), refreshes: newRefreshes(o.Publisher, o.Log),
 	}
 	s.fixed = newFixed(len(origins) > 0)

@@ -16,6 +16,7 @@ const (
 	jwt        = "github.com/golang-jwt/jwt/v5"
 	keySets    = "github.com/MicahParks/jwkset"
 	crossSite  = "github.com/rs/cors"
+	gzips      = "github.com/klauspost/compress/gzip"
 	group      = "golang.org/x/sync"
 	logging    = "github.com/rs/zerolog"
 	metrics    = "github.com/prometheus/client_golang"
@@ -76,7 +77,7 @@ var rules = []rule{
 	},
 	{
 		pkg:   "api",
-		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, keySets, crossSite, group},
+		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, keySets, crossSite, gzips, group},
 		never: []string{"producers$", "producers/stream", "consumers", "migrations", "cmd", "internal", postgres, watermill},
 	},
 	{
