@@ -1,0 +1,300 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"pgregory.net/rapid"
+
+	"mythiccache/cache"
+	"mythiccache/internal/testserver"
+)
+
+// raw is a token without its scheme.
+func raw(authorization string) string { return strings.TrimPrefix(authorization, "Bearer ") }
+
+// hears waits until the API hears of revocations.
+func (w *world) hears() {
+	w.t.Helper()
+	testserver.Eventually(w.t, "the API hears of revocations", func() error {
+		if !w.server.auth.door.feed.Hears() {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+}
+
+// revoke revokes as the worker does.
+func (w *world) revoke(r cache.Revocation, at time.Time) {
+	w.t.Helper()
+	r.At = at
+	if err := w.store.Revoke(w.t.Context(), []cache.Revocation{r}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// hide writes a revocation that nobody announces.
+func (w *world) hide(hash cache.TokenHash) {
+	w.t.Helper()
+	if err := w.client.Set(w.t.Context(), "mythic:session:{"+hash.String()+"}", "1r"+strconv.FormatInt(time.Now().UnixMilli(), 10), time.Hour).Err(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// refusedWithin waits until a token is refused, and returns how long that took.
+func (w *world) refusedWithin(authorization string) time.Duration {
+	w.t.Helper()
+	begun := time.Now()
+	testserver.Eventually(w.t, "the token is refused", func() error {
+		if a := w.get("/books/my", "Authorization", authorization); a.StatusCode != http.StatusUnauthorized {
+			return fmt.Errorf("%d", a.StatusCode)
+		}
+		return nil
+	})
+	return time.Since(begun)
+}
+
+func TestARevokedTokenIsOutAtOnce(t *testing.T) {
+	w := begin(t, func(o *Options) { o.Auth.Leeway = 10 * time.Second })
+	w.hears()
+	w.put("user_books", "user_1", fill(t, books("user_1")))
+	now := time.Now()
+	with := func(jti string) string {
+		return token(t, "user_1", func(c jwt.MapClaims) { c["jti"], c["iat"] = jti, now.Add(-time.Minute).Unix() })
+	}
+	for name, c := range map[string]struct {
+		token string
+		r     cache.Revocation
+	}{
+		"by its hash": {with("a"), cache.RevokedToken(cache.HashToken(raw(with("a"))))},
+		"by its jti":  {with("b"), cache.RevokedJTI("b")},
+		"by its user": {with("c"), cache.RevokedSub("user_1")},
+	} {
+		w.get("/books/my", "Authorization", c.token).wants(t, 200, nil)
+		w.revoke(c.r, now)
+		// A bound for a busy machine; it takes about a millisecond.
+		if took := w.refusedWithin(c.token); took > 2*time.Second {
+			t.Errorf("%s: it was let in for %s", name, took)
+		}
+		a := w.get("/status/RUN1", "Authorization", c.token) // where no token is needed, too
+		a.wants(t, 401, map[string]string{"WWW-Authenticate": `.*error="invalid_token".*revoked.*`})
+	}
+	// Whoever comes back afterwards is let in; who does not say when he came, is not.
+	w.get("/books/my", "Authorization", token(t, "user_1", func(c jwt.MapClaims) { c["iat"] = now.Add(time.Second).Unix() })).wants(t, 200, nil)
+	w.get("/books/my", "Authorization", token(t, "user_1")).wants(t, 401, nil)
+	w.put("user_books", "user_2", fill(t, books("user_2")))
+	w.get("/books/my", "Authorization", token(t, "user_2")).wants(t, 200, nil)
+}
+
+// A caller that is remembered costs no look into Redis while revocations are heard.
+// When they are not, each token is looked up.
+func TestAHotCallerIsNotLookedUp(t *testing.T) {
+	w := begin(t)
+	w.hears()
+	w.put("user_books", "user_1", fill(t, books("user_1")))
+	theirs := token(t, "user_1")
+	w.get("/books/my", "Authorization", theirs).wants(t, 200, nil)
+	w.hide(cache.HashToken(raw(theirs)))
+	w.get("/books/my", "Authorization", theirs).wants(t, 200, nil)
+	// The subscription is cut, and what was hidden meanwhile comes to light.
+	if err := w.client.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.refusedWithin(theirs)
+
+	deaf := newDoorkeeper(w.store, newTokens(AuthOptions{JWTSecret: jwtSecret}, nil).verify, 0, w.server.log)
+	other := raw(token(t, "user_2"))
+	if c, err := deaf.caller(t.Context(), other); err != nil || c.user != "user_2" {
+		t.Errorf("%+v %v", c, err)
+	}
+	w.hide(cache.HashToken(other))
+	for range 2 {
+		if c, err := deaf.caller(t.Context(), other); err == nil {
+			t.Errorf("nobody hears, and %+v is let in without a look", c)
+		}
+	}
+}
+
+// Redis being away, who was let in before still is, and nobody else.
+func TestTokensWithoutRedis(t *testing.T) {
+	w := begin(t)
+	door := w.server.auth.door
+	known, unknown := raw(token(t, "user_1")), raw(token(t, "user_2"))
+	if _, err := door.caller(t.Context(), known); err != nil {
+		t.Fatal(err)
+	}
+	shared.Stop()
+	testserver.Eventually(t, "the link is lost", func() error {
+		if door.feed.Hears() {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	if c, err := door.caller(t.Context(), known); err != nil || c.user != "user_1" {
+		t.Errorf("%+v %v", c, err)
+	}
+	w.get("/books/my", "Authorization", "Bearer "+unknown).wants(t, 503, map[string]string{"Retry-After": "1"})
+	w.get("/books/my", "Authorization", "Bearer "+unknown+"A").wants(t, 401, nil) // that can be said without it
+}
+
+func TestMemoryOfTokens(t *testing.T) {
+	now := time.Now()
+	m := newMemory()
+	v := func(text string) verified {
+		return verified{caller: userCaller("u"), token: cache.Token{Hash: cache.HashToken(text), Sub: "u", JTI: text, Issued: now}}
+	}
+	m.remember(v("a"), now, m.mark())
+	if got, ok := m.recall(cache.HashToken("a"), now); !ok || got.caller.user != "u" {
+		t.Error("a token is not remembered")
+	}
+	if _, ok := m.recall(cache.HashToken("a"), now.Add(maxRemembered)); ok {
+		t.Error("a token is remembered for too long")
+	}
+	short := v("short")
+	short.until = now.Add(time.Second)
+	m.remember(short, now, m.mark())
+	if _, ok := m.recall(short.token.Hash, now.Add(time.Second)); ok {
+		t.Error("a token is remembered after its end")
+	}
+	mark := m.mark() // Redis is asked, and something is revoked before the answer is there
+	m.revoke(cache.RevokedJTI("b"))
+	m.remember(v("b"), now, mark)
+	if _, ok := m.recall(cache.HashToken("b"), now); ok {
+		t.Error("a token is remembered that was revoked while it was looked up")
+	}
+	if _, ok := m.recall(cache.HashToken("a"), now); !ok {
+		t.Error("what another's revocation does not concern was forgotten")
+	}
+	m.forget(cache.HashToken("a"))
+	if _, ok := m.recall(cache.HashToken("a"), now); ok {
+		t.Error("it was not forgotten")
+	}
+	m.remember(v("old"), now, m.mark())
+	for i := range 3 * remembered {
+		m.remember(v(strconv.Itoa(i)), now, m.mark())
+	}
+	if n := len(m.new) + len(m.old); n > 2*remembered {
+		t.Errorf("%d tokens are remembered", n)
+	}
+	if _, ok := m.recall(cache.HashToken("old"), now); ok {
+		t.Error("a token that nobody showed for long is still remembered")
+	}
+	r := cache.RevokedSub("u")
+	r.At = now
+	m.revoke(r)
+	if n := len(m.new) + len(m.old); n != 0 {
+		t.Errorf("%d tokens of a user are remembered who was revoked", n)
+	}
+}
+
+// TestOpaqueSessions has no token in Redis, and lets those in whose hashes are.
+func TestOpaqueSessions(t *testing.T) {
+	const ttl = 4 * time.Second // its use is written down each second
+	w := begin(t, func(o *Options) { o.Auth = AuthOptions{Mode: AuthSession, SessionTTL: ttl} })
+	w.hears()
+	w.put("user_books", "user_1", fill(t, books("user_1")))
+	const theirs = "0123456789abcdefghijklmnopqrstuv"
+	session := cache.Session{Hash: cache.HashToken(theirs), Sub: "user_1", Created: time.Now()}
+	create := func(s cache.Session, ttl time.Duration) {
+		t.Helper()
+		if err := w.store.CreateSessions(t.Context(), []cache.Session{s}, ttl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(authorization string) *answer { return w.get("/books/my", "Authorization", authorization) }
+	get("Bearer "+theirs).wants(t, 401, nil)
+	create(session, ttl)
+	a := get("Bearer " + theirs)
+	a.wants(t, 200, nil)
+	if string(a.body) != books("user_1") {
+		t.Errorf("%s", a.body)
+	}
+	get(token(t, "user_1")).wants(t, 401, nil) // one that is signed is as opaque as any
+	get("Bearer "+session.Hash.String()).wants(t, 401, nil)
+	get("Bearer "+strings.Repeat("x", maxToken+1)).wants(t, 401, nil)
+	w.get("/books/my", "X-User-Id", "user_1").wants(t, 401, nil)
+
+	// It is used, and lives longer than it would.
+	key := "mythic:session:{" + session.Hash.String() + "}"
+	testserver.Eventually(t, "its use is written down", func() error {
+		get("Bearer " + theirs)
+		end, err := w.client.PExpireTime(t.Context(), key).Result()
+		if late := time.UnixMilli(end.Milliseconds()).Sub(session.Created); err != nil || late < ttl+time.Second {
+			return fmt.Errorf("it ends %s after its creation, %v", late, err)
+		}
+		return nil
+	})
+	names, err := w.client.Keys(t.Context(), "*"+theirs+"*").Result()
+	if err != nil || len(names) != 0 {
+		t.Errorf("keys %q, %v", names, err)
+	}
+	w.revoke(cache.RevokedToken(session.Hash), time.Now())
+	w.refusedWithin("Bearer " + theirs)
+
+	ends := cache.Session{Hash: cache.HashToken("ends"), Sub: "user_1", Created: time.Now(), Expires: time.Now().Add(1500 * time.Millisecond)}
+	create(ends, ttl)
+	get("Bearer ends").wants(t, 200, nil)
+	w.refusedWithin("Bearer ends") // by itself, however much it is used
+}
+
+// TestAKeyIsTheCallersOwn has callers in their thousands say in every way that they are
+// somebody else.
+func TestAKeyIsTheCallersOwn(t *testing.T) {
+	w := begin(t)
+	w.hears()
+	for victim := range 10 {
+		name := fmt.Sprintf("victim_%d", victim)
+		w.put("user_books", name, fill(t, books(name)))
+	}
+	callers := 0
+	rapid.Check(t, func(r *rapid.T) {
+		for range 20 {
+			callers++
+			user := rapid.StringMatching(`[a-z_:|@.%{}/ ]{1,8}`).Draw(r, "user") + strconv.Itoa(callers)
+			other := "victim_" + rapid.StringMatching(`[0-9]`).Draw(r, "other")
+			w.put("user_books", user, fill(t, books(user)))
+			path := rapid.SampledFrom([]string{"/books/my", "/books/my?sub=%s", "/books/my?user=%s&key=%s"}).Draw(r, "path")
+			request := httptest.NewRequest(http.MethodGet, strings.ReplaceAll(path, "%s", other), http.NoBody)
+			request.Header.Set("Authorization", token(t, user))
+			for _, name := range []string{"X-User-Id", "X-Forwarded-User", "X-Sub", "Cookie", "From", "X-Original-Url", "Host"} {
+				if rapid.Bool().Draw(r, name) {
+					request.Header.Set(name, other)
+				}
+			}
+			recorded := httptest.NewRecorder()
+			w.server.Handler().ServeHTTP(recorded, request)
+			if recorded.Code != http.StatusOK || recorded.Body.String() != books(user) {
+				r.Fatalf("%q, who says that it is %q, gets %d %s", user, other, recorded.Code, recorded.Body)
+			}
+		}
+	})
+	if callers < 2000 {
+		t.Errorf("only %d callers", callers)
+	}
+}
+
+// FuzzTokens throws texts at the verification of tokens. None may panic, and whatever
+// is let in carries a signature of ours.
+func FuzzTokens(f *testing.F) {
+	i := newIssuer(f)
+	key := newEd25519(f)
+	i.add("key", key)
+	v := i.verifier(f, AuthOptions{JWTSecret: jwtSecret})
+	good := []string{i.sign(jwt.SigningMethodHS256, []byte(jwtSecret), ""), i.sign(jwt.SigningMethodEdDSA, key, "key")}
+	for _, seed := range append(good, "", ".", "..", "e30.e30.", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1In0.", "eyJhbGciOiJFZERTQSIsImtpZCI6W119.e30.AA") {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		got, err := v.verify(context.Background(), token)
+		if err == nil && token != good[0] && token != good[1] {
+			t.Errorf("%q is let in as %+v", token, got.caller)
+		}
+	})
+}
