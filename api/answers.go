@@ -1,21 +1,13 @@
 package api
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
 	"mythiccache/cache"
 	"mythiccache/cache/view"
-	"mythiccache/producers/event"
 )
-
-// maxQuestion bounds the body of a request for an answer, in bytes. What it
-// becomes travels in one event, with the scope beside it.
-const maxQuestion = event.MaxData - 8<<10
 
 // answerDesk takes questions for the model and hands out answers. The scope of
 // both is the caller: what somebody else asked is as if nobody had.
@@ -29,18 +21,23 @@ type answerDesk struct {
 // answerRoutes are the routes of answers of a model, where a view of them is served.
 func (s *Server) answerRoutes() []route {
 	for _, v := range s.views.All() {
-		if !v.Model || v.HTTP == nil {
+		if !v.Model {
 			continue
+		}
+		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v)}
+		routes := newChatDesk(d).routes()
+		if v.HTTP == nil {
+			return routes
 		}
 		base, ok := strings.CutSuffix(v.HTTP.Path, "/{"+v.HTTP.Key+"}")
 		if !ok || base == "" {
-			continue // a path without the key at its end has no place for questions
+			return routes // a path without the key at its end has no place for questions
 		}
-		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), base: base}
-		return []route{
-			{method: http.MethodPost, path: base, access: named, limited: true, operation: "postAnswer", handle: d.post},
-			{method: http.MethodGet, path: v.HTTP.Path, access: named, limited: true, operation: "getAnswer", handle: d.get},
-		}
+		d.base = base
+		return append(routes,
+			route{method: http.MethodPost, path: base, access: named, limited: true, operation: "postAnswer", handle: d.post},
+			route{method: http.MethodGet, path: v.HTTP.Path, access: named, limited: true, operation: "getAnswer", handle: d.get},
+		)
 	}
 	return nil
 }
@@ -52,10 +49,16 @@ func (d *answerDesk) post(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	key, question, err := d.question(x)
+	body, err := readQuestion(x)
 	if err != nil {
 		return err
 	}
+	once := hasDirective(x.request.Header["Cache-Control"], "no-store")
+	q, err := d.form(body, x.caller.user, once)
+	if err != nil {
+		return err
+	}
+	key := q.key
 	// If-None-Match is about GET; for POST it would mean something else
 	// (RFC 9110, 13.1.2).
 	x.request.Header.Del("If-None-Match")
@@ -67,19 +70,19 @@ func (d *answerDesk) post(x *exchange) error {
 	switch {
 	case result.Status == cache.Hit:
 		d.spared(result.Entry)
-		return x.serve(d.view, result.Entry, source{mark: markHit, at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), source{mark: markHit, at: result.Now})
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
 		// Redis was restarted, and nobody has confirmed yet that nothing is missing.
 		// A question has one answer, so asking again would only cost money.
 		d.spared(result.Entry)
-		return x.serve(d.view, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, detail: result.Why, at: result.Now})
 	}
-	got, err := d.await(x, ask{view: d.view, key: key, event: question, wait: prefer.wait, spare: result.Status == cache.Stale}, prefer)
+	got, err := d.await(x, q.scope, ask{view: d.view, key: key, event: q.event, wait: prefer.wait, spare: result.Status == cache.Stale}, prefer)
 	if err == nil {
-		return x.serve(d.view, got.entry, missed(result.Why, got))
+		return x.serve(d.view, d.own(got.entry), missed(result.Why, got))
 	}
 	if result.Status == cache.Stale && x.request.Context().Err() == nil {
-		return x.serve(d.view, result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: "not-filled", at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, fwd: cache.WhyStale, detail: "not-filled", at: result.Now})
 	}
 	return d.unanswered(x, key, err)
 }
@@ -91,54 +94,9 @@ func (d *answerDesk) spared(e cache.Entry) {
 	}
 }
 
-// question reads the request: the key of its answer, and the event that has it
-// made.
-func (d *answerDesk) question(x *exchange) (key string, e event.Event, err error) {
-	body, err := readBody(x, maxQuestion)
-	if err != nil {
-		return "", e, err
-	}
-	if depth := nesting(body); depth > maxDepth {
-		return "", e, problem(kindBadRequest, fmt.Sprintf("the JSON is nested %d deep; at most %d levels are read", depth, maxDepth))
-	}
-	request, err := cache.ChatRequest(body, d.server.o.DefaultModel)
-	if err != nil {
-		return "", e, badQuestion(err)
-	}
-	scope := x.caller.user
-	key, canonical, err := cache.AnswerKey(d.server.o.Provider, scope, request)
-	if err != nil {
-		return "", e, badQuestion(err)
-	}
-	var data bytes.Buffer
-	encoder := json.NewEncoder(&data)
-	encoder.SetEscapeHTML(false) // a prompt may be as long as an event, and is not to grow
-	err = encoder.Encode(struct {
-		Scope   string          `json:"scope"`
-		Request json.RawMessage `json:"request"`
-	}{scope, canonical})
-	if err != nil {
-		return "", e, err
-	}
-	if data.Len() > event.MaxData {
-		return "", e, problem(kindTooLarge, fmt.Sprintf("the question is longer than %d bytes", maxQuestion))
-	}
-	return key, event.Event{Type: event.AIRequested, Source: "api", Subject: scope, Data: bytes.TrimSpace(data.Bytes())}, nil
-}
-
-// badQuestion makes a problem of what cache says about a request. Its sentences
-// quote nothing of it.
-func badQuestion(err error) error {
-	detail, ok := strings.CutPrefix(err.Error(), cache.ErrRequest.Error()+": ")
-	if !ok || !errors.Is(err, cache.ErrRequest) {
-		return err
-	}
-	return problem(kindBadRequest, detail)
-}
-
 // await has an answer made, and waits for it unless the caller would rather not.
-func (d *answerDesk) await(x *exchange, a ask, p prefer) (filled, error) {
-	if err := d.answers.Ask(x.request.Context(), x.caller.user, a.key); err != nil {
+func (d *answerDesk) await(x *exchange, scope string, a ask, p prefer) (filled, error) {
+	if err := d.answers.Ask(x.request.Context(), scope, a.key); err != nil {
 		return filled{}, err
 	}
 	if !p.async || p.wait > 0 {

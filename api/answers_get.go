@@ -28,13 +28,13 @@ func (d *answerDesk) get(x *exchange) error {
 	}
 	switch result.Status {
 	case cache.Hit:
-		return x.serve(d.view, result.Entry, source{mark: markHit, at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), source{mark: markHit, at: result.Now})
 	case cache.Stale:
 		// Without the question it cannot be asked again; it is what was answered.
-		return x.serve(d.view, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, detail: result.Why, at: result.Now})
 	}
 	ctx := x.request.Context()
-	asked, err := d.answers.Asked(ctx, x.caller.user, key)
+	asked, err := d.asked(ctx, x.caller.user, key)
 	switch {
 	case err != nil:
 		return x.cacheAway(err)
@@ -52,7 +52,16 @@ func (d *answerDesk) get(x *exchange) error {
 	if err != nil {
 		return d.unanswered(x, key, err)
 	}
-	return x.serve(d.view, got.entry, missed(result.Why, got))
+	return x.serve(d.view, d.own(got.entry), missed(result.Why, got))
+}
+
+// asked returns how an answer stands for a caller; where some are shared, for everybody.
+func (d *answerDesk) asked(ctx context.Context, user, key string) (cache.Asked, error) {
+	asked, err := d.answers.Asked(ctx, user, key)
+	if err == nil && asked == (cache.Asked{}) && d.server.o.Models.Sharing() {
+		return d.answers.Asked(ctx, cache.SharedScope, key)
+	}
+	return asked, err
 }
 
 // listen waits for an answer that somebody has asked for.

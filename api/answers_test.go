@@ -17,8 +17,8 @@ import (
 	"mythiccache/producers/event"
 )
 
-// question is what an event of the topic ai asks.
-type question struct {
+// heard is what an event of the topic ai asks.
+type heard struct {
 	Scope   string          `json:"scope"`
 	Request json.RawMessage `json:"request"`
 	key     string
@@ -26,7 +26,7 @@ type question struct {
 
 // answerer handles the questions in the real stream, in their order, with
 // whatever the function does about each.
-func (w *world) answerer(handle func(q question)) {
+func (w *world) answerer(handle func(q heard)) {
 	w.run(func(ctx context.Context) {
 		last := "0"
 		for ctx.Err() == nil {
@@ -36,7 +36,7 @@ func (w *world) answerer(handle func(q question)) {
 			}
 			for _, message := range streams[0].Messages {
 				last = message.ID
-				q := question{}
+				q := heard{}
 				data, _ := message.Values[event.FieldData].(string)
 				if err := json.Unmarshal([]byte(data), &q); err != nil {
 					w.t.Error(err)
@@ -51,7 +51,7 @@ func (w *world) answerer(handle func(q question)) {
 }
 
 // say stores an answer, as a worker does. It runs beside the test.
-func (w *world) say(q question, text string) {
+func (w *world) say(q heard, text string) {
 	body, err := cache.Answer{Key: q.key, Model: "demo", Text: text, FinishReason: "stop", Created: 1}.Encode()
 	if err != nil {
 		w.t.Error(err)
@@ -67,7 +67,7 @@ func (w *world) say(q question, text string) {
 }
 
 // decline has a question fail, as a worker does.
-func (w *world) decline(q question, f cache.Failure) {
+func (w *world) decline(q heard, f cache.Failure) {
 	lease, err := w.store.Lease(context.Background(), w.view("ai_answer"), q.key, time.Minute)
 	if err != nil {
 		w.t.Error(err)
@@ -117,7 +117,7 @@ func textOf(t *testing.T, a *answer) string {
 
 func TestAnAnswerIsMadeAndThenThere(t *testing.T) {
 	w := begin(t)
-	w.answerer(func(q question) { w.say(q, "for "+q.Scope) })
+	w.answerer(func(q heard) { w.say(q, "for "+q.Scope) })
 	key := keyOf(t, titlePrompt, "user_1")
 	a := w.ask(titlePrompt, "user_1", "Prefer", "wait=10")
 	a.wants(t, 200, map[string]string{
@@ -155,7 +155,7 @@ func TestAnswersThatWereThereAreCounted(t *testing.T) {
 			spared = append(spared, string(answer))
 		}
 	})
-	w.answerer(func(q question) { w.say(q, "for "+q.Scope) })
+	w.answerer(func(q heard) { w.say(q, "for "+q.Scope) })
 	made := w.ask(titlePrompt, "user_1", "Prefer", "wait=10")
 	w.get("/ai/answers/"+keyOf(t, titlePrompt, "user_1"), "Authorization", token(t, "user_1")).wants(t, 200, nil)
 	for range 2 {
@@ -170,7 +170,7 @@ func TestAnswersThatWereThereAreCounted(t *testing.T) {
 
 func TestAnswersBelongToWhoAsked(t *testing.T) {
 	w := begin(t)
-	w.answerer(func(q question) { w.say(q, "for "+q.Scope) })
+	w.answerer(func(q heard) { w.say(q, "for "+q.Scope) })
 	for _, user := range []string{"user_1", "user_2"} {
 		if got := textOf(t, w.ask(titlePrompt, user, "Prefer", "wait=10")); got != "for "+user {
 			t.Errorf("%s is told %q", user, got)
@@ -232,7 +232,7 @@ func TestAnAnswerThatTakesItsTime(t *testing.T) {
 		}
 		return nil
 	})
-	w.say(question{Scope: "user_1", key: key}, "at last")
+	w.say(heard{Scope: "user_1", key: key}, "at last")
 	waiting.Wait()
 }
 
@@ -240,7 +240,7 @@ func TestAnAnswerThatTheModelRefuses(t *testing.T) {
 	w := begin(t)
 	var mu sync.Mutex
 	final := false
-	w.answerer(func(q question) {
+	w.answerer(func(q heard) {
 		mu.Lock()
 		defer mu.Unlock()
 		w.decline(q, cache.Failure{Reason: "the model answered with an error (status 400)", Final: final})

@@ -92,6 +92,8 @@ type Problem struct { //nolint:errname // RFC 9457's own word
 
 	retryAfter time.Duration // 0: no Retry-After
 	challenge  string        // WWW-Authenticate
+	param      string        // the member of the request that is wrong, in OpenAI's form
+	code       string        // in the same form
 }
 
 func (p *Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Title, p.Detail) }

@@ -19,6 +19,7 @@ type route struct {
 	operation string
 	view      *view.View // of a route that comes from the views file
 	handle    func(x *exchange) error
+	fail      func(x *exchange, p *Problem) // tells of a problem in another form than ours; nil: in ours
 }
 
 // access says who may call a route.

@@ -44,8 +44,17 @@ func (x *exchange) fail(err error) {
 		p = problem(kindInternal, "")
 	}
 	if x.status == 0 {
-		p.write(x)
+		x.tell(p)
 	}
+}
+
+// tell answers with a problem in the form that the route has for them.
+func (x *exchange) tell(p *Problem) {
+	if x.route.fail != nil {
+		x.route.fail(x, p)
+		return
+	}
+	p.write(x)
 }
 
 // finish ends an exchange, the panicking one too.
@@ -56,7 +65,7 @@ func (s *Server) finish(x *exchange) {
 		}
 		s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str("route", x.route.path).Msg("handler panicked")
 		if x.status == 0 {
-			problem(kindInternal, "").write(x)
+			x.tell(problem(kindInternal, ""))
 		}
 	}
 	took := time.Since(x.started)

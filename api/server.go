@@ -54,8 +54,10 @@ type Options struct {
 	Parts    func() map[string]error // readiness by part; nil: always ready
 	Instance string                  // whose Report this process writes, so that it is not counted twice
 
-	Provider     string // of the model, for the keys of answers
-	DefaultModel string // of a prompt that names none
+	Provider string       // of the model, for the keys of answers
+	Models   cache.Models // that may be asked for
+
+	DefaultModel string // in place of Models, where any may be asked for
 
 	Spared func(answer []byte) // told of each question whose answer was there; nil: nobody is
 
@@ -74,6 +76,7 @@ type Server struct {
 	misses    *misses
 	refreshes *refreshes
 	watches   *watches
+	flows     *cache.Flows
 	metrics   *metrics
 	fixed     fixed
 	packer    *packer
@@ -113,6 +116,12 @@ func New(o Options) (*Server, error) {
 		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(), packer: newPacker(),
 		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting), refreshes: newRefreshes(o.Publisher, o.Log),
 	}
+	if o.DefaultModel != "" {
+		if s.o.Models, err = cache.ParseModels(o.DefaultModel, "", ""); err != nil {
+			return nil, err
+		}
+	}
+	s.flows = o.Store.NewFlows()
 	s.fixed = newFixed(len(origins) > 0)
 	if s.tls, err = newCertificate(o.TLSCert, o.TLSKey, o.Log); err != nil {
 		return nil, err

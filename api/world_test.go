@@ -132,7 +132,7 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 	o := Options{
 		Store: w.store, Waiters: waiters, Views: w.views, Publisher: w.events,
 		Auth: AuthOptions{JWTSecret: jwtSecret}, AdminToken: adminToken, EventsToken: eventsToken,
-		Provider: "demo", DefaultModel: "demo", Version: "1.2.3",
+		Provider: "demo", Models: demoModels(t), Version: "1.2.3",
 	}
 	for _, c := range change {
 		c(&o)
@@ -141,6 +141,7 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 		t.Fatal(err)
 	}
 	w.run(func(ctx context.Context) { _ = w.server.RunAuth(ctx) })
+	w.run(func(ctx context.Context) { _ = w.server.RunFlows(ctx) })
 	front := httptest.NewServer(w.server.Handler())
 	t.Cleanup(front.Close)
 	w.url = front.URL
@@ -249,14 +250,18 @@ func (w *world) check(r *http.Request, a *answer) {
 	}
 	w.checked++
 	input := &openapi3filter.RequestValidationInput{Request: r, PathParams: params, Route: route}
-	err = openapi3filter.ValidateResponse(w.t.Context(), &openapi3filter.ResponseValidationInput{
+	if err := validate(w.t.Context(), input, a); err != nil {
+		w.t.Errorf("%s %s answers what the document does not say: %v\n%d %s", r.Method, r.URL, err, a.StatusCode, a.body)
+	}
+}
+
+// validate holds an answer against its operation in the document.
+func validate(ctx context.Context, input *openapi3filter.RequestValidationInput, a *answer) error {
+	return openapi3filter.ValidateResponse(ctx, &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: input, Status: a.StatusCode, Header: a.Header,
 		Body:    io.NopCloser(bytes.NewReader(a.body)),
 		Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true},
 	})
-	if err != nil {
-		w.t.Errorf("%s %s answers what the document does not say: %v\n%d %s", r.Method, r.URL, err, a.StatusCode, a.body)
-	}
 }
 
 func (w *world) view(name string) *view.View {

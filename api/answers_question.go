@@ -1,0 +1,101 @@
+package api
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"mythiccache/cache"
+	"mythiccache/producers/event"
+)
+
+// maxQuestion bounds the body of a request for an answer, in bytes. What it
+// becomes travels in one event, with the scope beside it.
+const maxQuestion = event.MaxData - 8<<10
+
+// question is what somebody asks of a model.
+type question struct {
+	key    string // of its answer
+	scope  string // whose that is
+	shared bool   // everybody's
+	event  event.Event
+}
+
+// readQuestion reads the body of a request for an answer.
+func readQuestion(x *exchange) ([]byte, error) {
+	body, err := readBody(x, maxQuestion)
+	if err != nil {
+		return nil, err
+	}
+	if depth := nesting(body); depth > maxDepth {
+		return nil, problem(kindBadRequest, fmt.Sprintf("the JSON is nested %d deep; at most %d levels are read", depth, maxDepth))
+	}
+	return body, nil
+}
+
+// form makes a question of a request: the key of its answer, and the event that has it
+// made. Where the operator shares the answers of its model, the scope is everybody's.
+// The answer to one that is asked once is given to nobody else, and not kept.
+func (d *answerDesk) form(body []byte, scope string, once bool) (question, error) {
+	request, model, err := d.server.o.Models.Request(body)
+	if err != nil {
+		return question{}, badQuestion(err)
+	}
+	asked := struct {
+		Scope   string          `json:"scope"`
+		NoStore bool            `json:"no_store,omitempty"`
+		Nonce   string          `json:"nonce,omitempty"`
+		Request json.RawMessage `json:"request"`
+	}{Scope: scope, NoStore: once}
+	q := question{scope: scope}
+	if once {
+		asked.Nonce = rand.Text()
+		q.key, asked.Request, err = cache.OneTimeKey(d.server.o.Provider, scope, asked.Nonce, request)
+	} else {
+		if q.shared = d.server.o.Models.Shared(model); q.shared {
+			q.scope, asked.Scope = cache.SharedScope, cache.SharedScope
+		}
+		q.key, asked.Request, err = cache.AnswerKey(d.server.o.Provider, q.scope, request)
+	}
+	if err != nil {
+		return question{}, badQuestion(err)
+	}
+	var data bytes.Buffer
+	encoder := json.NewEncoder(&data)
+	encoder.SetEscapeHTML(false) // a prompt may be as long as an event, and is not to grow
+	if err := encoder.Encode(asked); err != nil {
+		return question{}, err
+	}
+	if data.Len() > event.MaxData {
+		return question{}, problem(kindTooLarge, fmt.Sprintf("the question is longer than %d bytes", maxQuestion))
+	}
+	q.event = event.Event{Type: event.AIRequested, Source: "api", Data: bytes.TrimSpace(data.Bytes())}
+	if validText(q.scope) { // the scopes that are nobody's are no subjects
+		q.event.Subject = q.scope
+	}
+	return q, nil
+}
+
+// badQuestion makes a problem of what cache says about a request. Its sentences
+// quote nothing of it.
+func badQuestion(err error) error {
+	if errors.Is(err, cache.ErrModel) {
+		return unknownModel()
+	}
+	detail, ok := strings.CutPrefix(err.Error(), cache.ErrRequest.Error()+": ")
+	if !ok || !errors.Is(err, cache.ErrRequest) {
+		return err
+	}
+	return problem(kindBadRequest, detail)
+}
+
+// own returns an entry as its reader's: one that is shared is everybody's.
+func (d *answerDesk) own(e cache.Entry) cache.Entry {
+	if e.Owner == cache.SharedScope && d.server.o.Models.Sharing() {
+		e.Owned = false
+	}
+	return e
+}
