@@ -65,7 +65,7 @@ type Answers struct {
 	store         *Store
 	life          time.Duration // of an answer's entry
 	claim, forget *redis.Script
-	flows         flowScripts
+	flows         twoScripts
 }
 
 // NewAnswers returns what is known of the answers of one view.

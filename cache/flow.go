@@ -95,27 +95,12 @@ func (id flowID) String() string {
 // generation is the name that readers know a lease by.
 func generation(l Lease) string { return hex.EncodeToString([]byte(l.token)) }
 
-// flowScripts are those of flows.
-type flowScripts struct{ add, forget *redis.Script }
-
-func loadFlowScripts() (flowScripts, error) {
-	add, err := loadScript("flow")
-	if err != nil {
-		return flowScripts{}, err
-	}
-	forget, err := loadScript("flow_forget")
-	if err != nil {
-		return flowScripts{}, err
-	}
-	return flowScripts{redis.NewScript(add.source), redis.NewScript(forget.source)}, nil
-}
-
 // Erase removes, of answers that are forgotten, what has been told of them while they
 // were made, and how making them failed. Who follows a flow is told that it failed.
 func (a *Answers) Erase(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
 		flow := a.store.keys.aiFlow(key)
-		if err := a.flows.forget.Run(ctx, a.store.client, []string{flow}, flow, flowForgotten, flowFor.Milliseconds()).Err(); err != nil {
+		if err := a.flows.undo.Run(ctx, a.store.client, []string{flow}, flow, flowForgotten, flowFor.Milliseconds()).Err(); err != nil {
 			return fmt.Errorf("erase a flow: %w", err)
 		}
 	}

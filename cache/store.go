@@ -47,7 +47,8 @@ type Store struct {
 	staleFor time.Duration
 	fenceTTL time.Duration
 	scripts  scripts
-	flows    flowScripts
+	flows    twoScripts
+	budgets  twoScripts
 	peer     peer
 	counts   counts
 	seals    seals
@@ -73,7 +74,11 @@ func New(dial Dial, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	flows, err := loadFlowScripts()
+	flows, err := loadTwo("flow", "flow_forget")
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	budgets, err := loadTwo("budget", "budget_correct")
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
@@ -83,6 +88,7 @@ func New(dial Dial, o Options) (*Store, error) {
 		fenceTTL: o.FenceTTL,
 		scripts:  loaded,
 		flows:    flows,
+		budgets:  budgets,
 		seals:    newSeals(o.AIKeys),
 		took:     newTook(),
 		log:      o.Log,

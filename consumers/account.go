@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,26 +15,48 @@ import (
 	"mythiccache/cache"
 )
 
+// otherModel is the label of models that nobody has configured: what callers write is
+// no bound on how many labels there are.
+const otherModel = "other"
+
+// AccountOptions says what an account knows of models.
+type AccountOptions struct {
+	Prices  Prices                //
+	Models  []string              // that have a label of their own, besides those with a price
+	Metrics prometheus.Registerer // nil: none
+}
+
 // Account counts, for one process, what answers cost and what they spared. It is
 // safe for concurrent use.
 type Account struct {
 	calls, hits, failures, spent, saved atomic.Uint64
 
+	prices Prices
+	labels []string
+
+	mu                    sync.Mutex
+	moneySpent, moneySave float64
+
 	outcomes *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
+	money    *prometheus.CounterVec
 	hitsSeen prometheus.Counter
 	took     prometheus.Histogram
 }
 
-// NewAccount opens an account; its metrics go to the registerer, where there is one.
-func NewAccount(registerer prometheus.Registerer) (*Account, error) {
+// NewAccount opens an account.
+func NewAccount(o AccountOptions) (*Account, error) {
 	a := &Account{
+		prices: o.Prices, labels: slices.Concat(o.Models, o.Prices.names()),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mythic_cache_ai_calls_total", Help: "Calls of the model, by outcome.",
-		}, []string{"outcome"}),
+			Name: "mythic_cache_ai_calls_total", Help: "Calls of the model, by model and outcome.",
+		}, []string{"model", "outcome"}),
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_ai_tokens_total", Help: "Tokens spent on calls and saved by answers that were there, as the provider counts them.",
-		}, []string{"kind"}),
+		}, []string{"model", "kind"}),
+		money: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mythic_cache_ai_money_total", Help: "Money spent on calls and saved by answers that were there, by AI_PRICES and in their currency.",
+		}, []string{"model", "kind"}),
 		hitsSeen: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mythic_cache_ai_hits_total", Help: "Questions whose answer was there, so that the model was not asked.",
 		}),
@@ -40,19 +65,30 @@ func NewAccount(registerer prometheus.Registerer) (*Account, error) {
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40, 80},
 		}),
 	}
-	if registerer == nil {
+	if o.Metrics == nil {
 		return a, nil
 	}
-	for _, c := range []prometheus.Collector{a.outcomes, a.tokens, a.hitsSeen, a.took} {
-		if err := registerer.Register(c); err != nil {
+	for _, c := range []prometheus.Collector{a.outcomes, a.tokens, a.money, a.hitsSeen, a.took} {
+		if err := o.Metrics.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the model: %w", err)
 		}
 	}
 	return a, nil
 }
 
+// label returns a model's name where somebody has configured it.
+func (a *Account) label(model string) string {
+	if slices.Contains(a.labels, model) {
+		return model
+	}
+	if name, ok := a.prices.find(model); ok {
+		return name
+	}
+	return otherModel
+}
+
 // called counts a call.
-func (a *Account) called(usage cache.Usage, took time.Duration, err error) {
+func (a *Account) called(model string, usage cache.Usage, took time.Duration, err error) {
 	a.calls.Add(1)
 	a.took.Observe(took.Seconds())
 	outcome := "answered"
@@ -71,11 +107,9 @@ func (a *Account) called(usage cache.Usage, took time.Duration, err error) {
 	if err != nil {
 		a.failures.Add(1)
 	}
-	a.outcomes.WithLabelValues(outcome).Inc()
-	if spent := max(usage.TotalTokens, 0); spent > 0 {
-		a.spent.Add(uint64(spent))
-		a.tokens.WithLabelValues("spent").Add(float64(spent))
-	}
+	label := a.label(model)
+	a.outcomes.WithLabelValues(label, outcome).Inc()
+	a.book(&a.spent, &a.moneySpent, model, label, "spent", usage)
 }
 
 // Hit counts a question whose answer was there; body is the stored answer.
@@ -86,13 +120,30 @@ func (a *Account) Hit(body []byte) {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return // stored by another release: its tokens are not known
 	}
-	if saved := max(answer.Usage.TotalTokens, 0); saved > 0 {
-		a.saved.Add(uint64(saved))
-		a.tokens.WithLabelValues("saved").Add(float64(saved))
+	a.book(&a.saved, &a.moneySave, answer.Model, a.label(answer.Model), "saved", answer.Usage)
+}
+
+// book adds up tokens and what they cost. Counters never fall: a provider that counts
+// below zero is not believed.
+func (a *Account) book(tokens *atomic.Uint64, money *float64, model, label, kind string, usage cache.Usage) {
+	if usage.TotalTokens > 0 {
+		tokens.Add(uint64(usage.TotalTokens))
+		a.tokens.WithLabelValues(label, kind).Add(float64(usage.TotalTokens))
+	}
+	if cost := a.prices.of(model, usage); cost > 0 && !math.IsInf(cost, 0) {
+		a.mu.Lock()
+		*money += cost
+		a.mu.Unlock()
+		a.money.WithLabelValues(label, kind).Add(cost)
 	}
 }
 
 // Report returns what has been counted since the account was opened.
 func (a *Account) Report() cache.AIReport {
-	return cache.AIReport{Calls: a.calls.Load(), Hits: a.hits.Load(), Failures: a.failures.Load(), TokensSpent: a.spent.Load(), TokensSaved: a.saved.Load()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return cache.AIReport{
+		Calls: a.calls.Load(), Hits: a.hits.Load(), Failures: a.failures.Load(), TokensSpent: a.spent.Load(), TokensSaved: a.saved.Load(),
+		MoneySpent: a.moneySpent, MoneySaved: a.moneySave,
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"mythiccache/cache"
@@ -12,9 +13,11 @@ import (
 
 // Model answers chat requests.
 type Model interface {
-	// Answer asks the model once: it repeats nothing by itself. What the model
-	// or the way to it refuses is a *ModelError; no error quotes the request.
-	Answer(ctx context.Context, request json.RawMessage) (cache.Answer, error)
+	// Answer asks the model once: it repeats nothing by itself. It tells each part of
+	// the answer when that has come, from its own goroutine, and returns the whole.
+	// What the model or the way to it refuses is a *ModelError; no error quotes the
+	// request. An answer in which the model declines, or is cut short, is one.
+	Answer(ctx context.Context, request json.RawMessage, tell func(cache.FlowPart)) (cache.Answer, error)
 	// Name names the provider, of which answers' keys are made: two models of
 	// the same name give answers that may stand for one another.
 	Name() string
@@ -52,6 +55,19 @@ func (e *ModelError) Permanent() bool {
 		return false
 	}
 	return e.Status >= 400 && e.Status < 500
+}
+
+// tag names the error in a word, for those who follow the answer: the provider's code
+// where there is one.
+func (e *ModelError) tag() string {
+	switch {
+	case e.Code != "":
+		return e.Code
+	case e.Status != 0:
+		return "status_" + strconv.Itoa(e.Status)
+	default:
+		return "model"
+	}
 }
 
 // Busy reports that the provider has too much to do: no fault of the request's,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -26,7 +27,7 @@ func NewDemoModel() Model { return demo{} }
 func (demo) Name() string { return DemoModelName }
 
 // Answer tells a tale that hangs on the request alone.
-func (demo) Answer(ctx context.Context, request json.RawMessage) (cache.Answer, error) {
+func (demo) Answer(ctx context.Context, request json.RawMessage, tell func(cache.FlowPart)) (cache.Answer, error) {
 	if err := ctx.Err(); err != nil {
 		return cache.Answer{}, fmt.Errorf("ask the model: %w", err)
 	}
@@ -36,11 +37,36 @@ func (demo) Answer(ctx context.Context, request json.RawMessage) (cache.Answer, 
 	if err := json.Unmarshal(request, &asked); err != nil || len(asked.Messages) == 0 {
 		return cache.Answer{}, &ModelError{Why: "was sent no messages", Refused: true}
 	}
-	text := demoTale(sha256.Sum256(request))
+	digest := sha256.Sum256(request)
+	text := demoTale(digest)
 	usage := cache.Usage{PromptTokens: int64(len(request)+3) / 4, CompletionTokens: int64(len(strings.Fields(text)))}
 	usage.TotalTokens = usage.PromptTokens + usage.CompletionTokens
 	// No clock: the same request gives the same bytes.
-	return cache.Answer{Model: DemoModelName, Text: text, FinishReason: "stop", Usage: usage}, nil
+	answer := cache.Answer{ID: "chatcmpl-demo-" + hex.EncodeToString(digest[:8]), Model: DemoModelName, Text: text, FinishReason: "stop", Usage: usage}
+	for i, word := range strings.SplitAfter(text, " ") {
+		part := cache.FlowPart{}
+		if i == 0 {
+			part.ID, part.Model = answer.ID, answer.Model
+		}
+		part.Delta = demoDelta(word, i == 0)
+		tell(part)
+	}
+	cost, err := json.Marshal(usage)
+	tell(cache.FlowPart{FinishReason: answer.FinishReason, Usage: cost})
+	return answer, err
+}
+
+// demoDelta is a word of the tale.
+func demoDelta(word string, first bool) json.RawMessage {
+	delta := map[string]string{"content": word}
+	if first {
+		delta["role"] = "assistant"
+	}
+	text, err := json.Marshal(delta)
+	if err != nil {
+		panic(err) // it is made of texts
+	}
+	return text
 }
 
 func demoTale(digest [sha256.Size]byte) string {

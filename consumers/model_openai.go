@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,12 +14,18 @@ import (
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/packages/ssestream"
 
 	"mythiccache/cache"
 )
 
-// maxCompletion bounds what is read of one response, in bytes.
-const maxCompletion = 4 << 20
+const (
+	// maxCompletion bounds what a completion says, in bytes.
+	maxCompletion = 8 << 20
+	// maxResponse bounds what is read of one response: each of its many pieces repeats
+	// whose piece it is.
+	maxResponse = 128 << 20
+)
 
 // openAI is a model behind OpenAI's wire format.
 type openAI struct {
@@ -60,37 +67,96 @@ func NewOpenAI(baseURL, key string, client *http.Client) (Model, error) {
 // Name returns host and path of the endpoint.
 func (m *openAI) Name() string { return m.name }
 
-// Answer asks for one completion.
-func (m *openAI) Answer(ctx context.Context, request json.RawMessage) (cache.Answer, error) {
+// Answer asks for one completion, in pieces.
+func (m *openAI) Answer(ctx context.Context, request json.RawMessage, tell func(cache.FlowPart)) (cache.Answer, error) {
 	var response *http.Response
-	completion, err := m.completions.New(ctx, openai.ChatCompletionNewParams{},
-		option.WithRequestBody("application/json", []byte(request)), option.WithResponseInto(&response))
-	if err != nil {
+	stream := m.completions.NewStreaming(ctx, openai.ChatCompletionNewParams{},
+		option.WithRequestBody("application/json", inPieces(request)), option.WithResponseInto(&response))
+	defer stream.Close()
+	var draft cache.Draft
+	var last cache.FlowPart
+	size := 0
+	for stream.Next() {
+		part, ok := partOf(stream.Current(), &last)
+		if !ok {
+			continue
+		}
+		size += len(part.Delta) + len(part.Logprobs)
+		if size > maxCompletion {
+			return cache.Answer{}, &ModelError{Why: "sent a completion that is too long"}
+		}
+		if err := draft.Add(part); err != nil {
+			return cache.Answer{}, &ModelError{Why: "sent a completion that cannot be read"}
+		}
+		tell(part)
+	}
+	if err := stream.Err(); err != nil {
 		return cache.Answer{}, modelError(ctx, response, err)
 	}
-	if len(completion.Choices) == 0 {
-		return cache.Answer{}, &ModelError{Why: "sent a completion without a choice"}
+	if ctx.Err() != nil {
+		return cache.Answer{}, fmt.Errorf("ask the model: %w", ctx.Err())
 	}
-	choice := completion.Choices[0]
-	if choice.Message.Refusal != "" || choice.FinishReason == "content_filter" {
-		return cache.Answer{}, &ModelError{Why: "declined to answer", Refused: true}
-	}
-	if choice.FinishReason == "" {
+	if !draft.Finished() {
 		return cache.Answer{}, &ModelError{Why: "sent a completion that is not finished"}
 	}
-	answer := cache.Answer{
-		Model: completion.Model, Text: choice.Message.Content, FinishReason: choice.FinishReason, Created: completion.Created,
-		Usage: cache.Usage{
-			PromptTokens: completion.Usage.PromptTokens, CompletionTokens: completion.Usage.CompletionTokens, TotalTokens: completion.Usage.TotalTokens,
-		},
-	}
-	if calls := choice.Message.JSON.ToolCalls; len(choice.Message.ToolCalls) > 0 {
-		answer.ToolCalls = json.RawMessage(calls.Raw())
+	answer, err := draft.Answer()
+	if err != nil {
+		return cache.Answer{}, &ModelError{Why: "sent a completion that cannot be read"}
 	}
 	if answer.Created == 0 {
 		answer.Created = time.Now().Unix()
 	}
 	return answer, nil
+}
+
+// inPieces adds to a request, a JSON object that says nothing of it, that the answer is
+// to come in pieces and to end with what it cost.
+func inPieces(request json.RawMessage) []byte {
+	rest := request[bytes.IndexByte(request, '{')+1:]
+	return append([]byte(`{"stream":true,"stream_options":{"include_usage":true},`), rest...)
+}
+
+// partOf reads a chunk. What the parts before have said of the whole, which is in
+// last, is not said again; a chunk that says nothing then is no part.
+func partOf(c openai.ChatCompletionChunk, last *cache.FlowPart) (part cache.FlowPart, ok bool) {
+	if last.ID == "" && c.ID != "" {
+		part.ID, part.Model, part.Created = c.ID, c.Model, c.Created
+		last.ID = c.ID
+	}
+	if last.Model == "" && c.Model != "" {
+		part.Model, part.Created = c.Model, c.Created
+		last.Model = c.Model
+	}
+	if fingerprint := textOf(c.JSON.SystemFingerprint.Raw()); fingerprint != last.SystemFingerprint {
+		part.SystemFingerprint, last.SystemFingerprint = fingerprint, fingerprint
+	}
+	if tier := string(c.ServiceTier); tier != last.ServiceTier {
+		part.ServiceTier, last.ServiceTier = tier, tier
+	}
+	if raw := c.JSON.Usage.Raw(); raw != "" && raw != "null" {
+		part.Usage = json.RawMessage(raw)
+	}
+	for _, choice := range c.Choices {
+		if choice.Index != 0 {
+			continue // an answer has one choice
+		}
+		part.FinishReason = choice.FinishReason
+		if raw := choice.JSON.Delta.Raw(); raw != "" && raw != "null" && raw != "{}" {
+			part.Delta = json.RawMessage(raw)
+		}
+		if raw := choice.JSON.Logprobs.Raw(); raw != "" && raw != "null" {
+			part.Logprobs = json.RawMessage(raw)
+		}
+	}
+	ok = part.ID != "" || part.FinishReason != "" || part.Delta != nil || part.Logprobs != nil || part.Usage != nil
+	return part, ok
+}
+
+// textOf reads a JSON string; "" where it is none.
+func textOf(raw string) string {
+	var text string
+	_ = json.Unmarshal([]byte(raw), &text) // null, or nothing at all
+	return text
 }
 
 // modelError makes one of our own of whatever went wrong.
@@ -105,6 +171,9 @@ func modelError(ctx context.Context, response *http.Response, err error) error {
 		}
 		return e
 	}
+	if told, ok := errors.AsType[*ssestream.StreamError](err); ok {
+		return &ModelError{Why: "broke off with an error", Code: codeOf(brokeOff(told.Event.Data))}
+	}
 	if response != nil {
 		// What follows may quote the response, and that the request.
 		return &ModelError{Why: "sent a completion that cannot be read"}
@@ -114,6 +183,17 @@ func modelError(ctx context.Context, response *http.Response, err error) error {
 		err = wrapped.Err
 	}
 	return &ModelError{Why: "cannot be reached: " + err.Error()}
+}
+
+// brokeOff returns the code of an error that came in place of a piece.
+func brokeOff(event []byte) string {
+	var told struct {
+		Error struct {
+			Code string `json:"code"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(event, &told) // an error of another form has no code
+	return told.Error.Code
 }
 
 // codeOf lets pass what has the form of an error's code, as rate_limit_exceeded.
@@ -153,6 +233,6 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxCompletion)
+	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
 	return response, nil
 }

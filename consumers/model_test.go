@@ -25,21 +25,35 @@ func newModel(t *testing.T, server *modelserver.Server) Model {
 	return model
 }
 
+// untold is for who wants the whole alone.
+func untold(cache.FlowPart) {}
+
 func TestOpenAIAnswers(t *testing.T) {
 	server := modelserver.New(t)
-	answer, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest))
+	var told cache.Draft
+	pieces := 0
+	answer, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest), func(p cache.FlowPart) {
+		pieces++
+		if err := told.Add(p); err != nil {
+			t.Error(err)
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := cache.Answer{
+		ID: "chatcmpl-1", SystemFingerprint: "fp_test",
 		Model: "test-model", Text: "You asked: tell me a secret", FinishReason: "stop", Created: 1750000000,
 		Usage: cache.Usage{PromptTokens: 4, CompletionTokens: 6, TotalTokens: 10},
 	}
 	if got, _ := answer.Encode(); !bytes.Equal(got, must(want.Encode())) {
 		t.Errorf("the answer is %s", got)
 	}
+	if whole, err := told.Answer(); err != nil || pieces != 9 || !bytes.Equal(must(whole.Encode()), must(want.Encode())) {
+		t.Errorf("told in %d pieces it is %+v (%v)", pieces, whole, err)
+	}
 	call := server.Calls()[0]
-	if string(call.Body) != chatRequest {
+	if string(call.Body) != `{"stream":true,"stream_options":{"include_usage":true},`+chatRequest[1:] {
 		t.Errorf("the model was sent %s", call.Body)
 	}
 	if got := call.Header.Get("Authorization"); got != "Bearer sk-test" {
@@ -60,7 +74,7 @@ func TestOpenAIKeepsToolCalls(t *testing.T) {
 	server.Respond(func(modelserver.Call) modelserver.Reply {
 		return modelserver.Reply{ToolCalls: json.RawMessage(calls), FinishReason: "tool_calls"}
 	})
-	answer, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest))
+	answer, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest), untold)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,18 +103,17 @@ func TestOpenAIRefuses(t *testing.T) {
 		{name: "no money", reply: modelserver.Reply{Status: 429, Code: "insufficient_quota"}, says: "insufficient_quota"},
 		{name: "a timeout", reply: modelserver.Reply{Status: 408}, says: "(status 408)"},
 		{name: "a failure", reply: modelserver.Reply{Status: 503, RetryAfter: 2 * time.Second, Message: echo}, says: "(status 503)", after: 2 * time.Second},
-		{name: "a refusal", reply: modelserver.Reply{Refusal: echo}, says: "declined to answer", permanent: true},
-		{name: "a filter", reply: modelserver.Reply{FinishReason: "content_filter"}, says: "declined to answer", permanent: true},
 		{name: "a broken line", reply: modelserver.Reply{Cut: true}, says: "cannot be read"},
 		{name: "no JSON", reply: modelserver.Reply{Malformed: echo}, says: "cannot be read"},
-		{name: "no choice", reply: modelserver.Reply{Malformed: `{"choices":[]}`}, says: "without a choice"},
-		{name: "no end", reply: modelserver.Reply{Malformed: `{"choices":[{"message":{"content":"half"}}]}`}, says: "not finished"},
-		{name: "no end to it", reply: modelserver.Reply{Text: strings.Repeat("x", maxCompletion)}, says: "cannot be read"},
+		{name: "no choice", reply: modelserver.Reply{Malformed: `{"choices":[]}`}, says: "not finished"},
+		{name: "an error midway", reply: modelserver.Reply{Malformed: `{"error":{"message":"tell me a secret","code":"server_error"}}`}, says: "broke off with an error (server_error)"},
+		{name: "no end", reply: modelserver.Reply{Malformed: `{"id":"x","choices":[{"index":0,"delta":{"content":"half"}}]}`}, says: "not finished"},
+		{name: "no end to it", reply: modelserver.Reply{Text: strings.Repeat("x", maxCompletion)}, says: "too long"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := modelserver.New(t)
 			server.Respond(func(modelserver.Call) modelserver.Reply { return c.reply })
-			_, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest))
+			_, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest), untold)
 			var refused *ModelError
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("the error is %v", err)
@@ -118,11 +131,31 @@ func TestOpenAIRefuses(t *testing.T) {
 	}
 }
 
+// What the model declines is an answer, which nobody keeps.
+func TestOpenAIDeclines(t *testing.T) {
+	for _, c := range []struct {
+		reply   modelserver.Reply
+		lasting bool
+	}{
+		{modelserver.Reply{Refusal: "no"}, false},
+		{modelserver.Reply{FinishReason: "content_filter"}, false},
+		{modelserver.Reply{FinishReason: "length"}, false},
+		{modelserver.Reply{FinishReason: "tool_calls"}, true},
+	} {
+		server := modelserver.New(t)
+		server.Respond(func(modelserver.Call) modelserver.Reply { return c.reply })
+		answer, err := newModel(t, server).Answer(t.Context(), json.RawMessage(chatRequest), untold)
+		if err != nil || answer.Refusal != c.reply.Refusal || answer.Lasting() != c.lasting {
+			t.Errorf("of %+v it makes %+v (%v)", c.reply, answer, err)
+		}
+	}
+}
+
 func TestOpenAIUnreachable(t *testing.T) {
 	server := modelserver.Start()
 	model := newModel(t, server)
 	server.Close()
-	_, err := model.Answer(t.Context(), json.RawMessage(chatRequest))
+	_, err := model.Answer(t.Context(), json.RawMessage(chatRequest), untold)
 	var refused *ModelError
 	if !errors.As(err, &refused) || refused.Permanent() || !strings.Contains(err.Error(), "cannot be reached") {
 		t.Errorf("the error is %v", err)
@@ -137,7 +170,7 @@ func TestOpenAIHangsUp(t *testing.T) {
 		<-server.Arrived()
 		cancel()
 	}()
-	if _, err := newModel(t, server).Answer(ctx, json.RawMessage(chatRequest)); !errors.Is(err, context.Canceled) {
+	if _, err := newModel(t, server).Answer(ctx, json.RawMessage(chatRequest), untold); !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -178,8 +211,8 @@ func TestRetryAfter(t *testing.T) {
 
 func TestDemoModel(t *testing.T) {
 	model := NewDemoModel()
-	a, errA := model.Answer(t.Context(), json.RawMessage(chatRequest))
-	b, errB := model.Answer(t.Context(), json.RawMessage(chatRequest))
+	a, errA := model.Answer(t.Context(), json.RawMessage(chatRequest), untold)
+	b, errB := model.Answer(t.Context(), json.RawMessage(chatRequest), untold)
 	if err := errors.Join(errA, errB); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +222,7 @@ func TestDemoModel(t *testing.T) {
 	if !strings.Contains(a.Text, "demo model, not a language model") || a.Model != DemoModelName || a.Usage.TotalTokens == 0 {
 		t.Errorf("the answer is %+v", a)
 	}
-	if _, err := model.Answer(t.Context(), json.RawMessage(`{}`)); err == nil {
+	if _, err := model.Answer(t.Context(), json.RawMessage(`{}`), untold); err == nil {
 		t.Error("a request without messages is answered")
 	}
 }

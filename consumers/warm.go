@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"mythiccache/cache"
@@ -33,8 +34,13 @@ type WarmerOptions struct {
 	DefaultModel string        // what requests that name no model are sent to
 	CallFor      time.Duration // that one call may take; 90 s
 	LeaseFor     time.Duration // that a worker which died keeps others from asking; 15 s
-	Account      *Account      // nil: one of its own, without metrics
-	Log          zerolog.Logger
+
+	KeepTruncated bool                  // answers that a limit on tokens cut short are kept like others
+	Budgets       Budgets               // what may be asked in all; the zero value is any amount
+	WarmInFlight  int                   // questions at a time that nobody waits for; 16
+	Account       *Account              // nil: one of its own, without metrics
+	Metrics       prometheus.Registerer // of budgets and breakers; nil: none
+	Log           zerolog.Logger
 }
 
 // Warmer has a model answer what the app and its users ask, once, and keeps the
@@ -52,13 +58,19 @@ type WarmerOptions struct {
 // a call of the model costs a delivery, unless the model was busy or this process
 // is stopped, so that no mishap is paid for without end. No prompt is ever
 // written to a log, a metric or an error.
+//
+// Questions for which nobody waits (warm) give way: they have fewer places, a share of
+// the budget, and are dropped, which is counted, where they would wait for long.
 type Warmer struct {
-	o       WarmerOptions
-	store   *cache.Store
-	answers *cache.Answers
-	account *Account
-	pause   pause
-	lines   lines
+	o        WarmerOptions
+	store    *cache.Store
+	answers  *cache.Answers
+	account  *Account
+	pause    pause
+	breakers *breakers
+	lines    lines
+	warm     chan struct{} // has room for the questions that nobody waits for
+	dropped  *prometheus.CounterVec
 }
 
 // NewWarmer checks the options.
@@ -75,14 +87,33 @@ func NewWarmer(store *cache.Store, o WarmerOptions) (*Warmer, error) {
 	if o.LeaseFor <= 0 {
 		o.LeaseFor = defaultLeaseFor
 	}
+	if o.CallFor+o.LeaseFor >= store.FenceTTL() {
+		return nil, fmt.Errorf("warmer: CallFor (%s) and LeaseFor (%s) together reach the store's FenceTTL (%s): an answer could outlast the fence that is to keep it out",
+			o.CallFor, o.LeaseFor, store.FenceTTL())
+	}
+	if o.WarmInFlight <= 0 {
+		o.WarmInFlight = defaultWarmInFlight
+	}
 	if o.Account == nil {
-		account, err := NewAccount(nil)
+		account, err := NewAccount(AccountOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("warmer: %w", err)
 		}
 		o.Account = account
 	}
-	return &Warmer{o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, lines: newLines()}, nil
+	w := &Warmer{
+		o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, breakers: newBreakers(o.Account.label), lines: newLines(),
+		warm: make(chan struct{}, o.WarmInFlight), dropped: newDropped(),
+	}
+	if o.Metrics == nil {
+		return w, nil
+	}
+	for _, c := range []prometheus.Collector{w.breakers.state, w.dropped} {
+		if err := o.Metrics.Register(c); err != nil {
+			return nil, fmt.Errorf("warmer: register metrics: %w", err)
+		}
+	}
+	return w, nil
 }
 
 // Handle does what an event of the topic ai says. It is a
@@ -95,11 +126,10 @@ func (w *Warmer) Handle(m *message.Message) error {
 	if e.Type != event.AIRequested && e.Type != event.AIAnswered && e.Type != event.AIForget {
 		return fmt.Errorf("no event of this type is known: %w", stream.ErrReject)
 	}
-	data, err := w.read(e)
+	data, err := w.read(e, entryID(m, e))
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject)
 	}
-	data.entry = entryID(m, e)
 	ctx := m.Context()
 	switch e.Type {
 	case event.AIForget:
@@ -107,7 +137,7 @@ func (w *Warmer) Handle(m *message.Message) error {
 	case event.AIAnswered:
 		return w.take(ctx, data)
 	default:
-		return w.ask(ctx, data)
+		return w.admit(ctx, data)
 	}
 }
 
@@ -129,19 +159,22 @@ type aiData struct {
 	entry     string // id of the stream entry
 	scope     string
 	key       string
+	model     string          // that is asked
 	canonical json.RawMessage // the request
+	noStore   bool            // the answer is for those alone who wait for it
+	warm      bool            // nobody waits for it
 	answer    cache.Answer    // of ai.answered
 }
 
 // read reads an event's data. Its errors wrap cache.ErrRequest and quote nothing.
-func (w *Warmer) read(e event.Event) (aiData, error) {
+func (w *Warmer) read(e event.Event, entry string) (aiData, error) {
 	var fields map[string]json.RawMessage
 	if e.Type == event.AIForget && len(e.Data) == 0 {
 		fields = map[string]json.RawMessage{} // the subject says whose answers
 	} else if err := json.Unmarshal(e.Data, &fields); err != nil || fields == nil {
 		return aiData{}, fmt.Errorf("%w: data is not a JSON object", cache.ErrRequest)
 	}
-	var d aiData
+	d := aiData{entry: entry}
 	if err := takeText(fields, "scope", &d.scope); err != nil {
 		return aiData{}, err
 	}
@@ -160,7 +193,7 @@ func (w *Warmer) read(e event.Event) (aiData, error) {
 	if err != nil {
 		return aiData{}, err
 	}
-	if d.key, d.canonical, err = cache.AnswerKey(w.o.Model.Name(), d.scope, request); err != nil {
+	if err := d.readTerms(fields, w.o.Model.Name(), request); err != nil {
 		return aiData{}, err
 	}
 	if e.Type == event.AIAnswered {
@@ -182,6 +215,41 @@ func requestOf(fields map[string]json.RawMessage) (json.RawMessage, error) {
 		return append(append([]byte(`{"prompt":`), prompt...), '}'), nil
 	}
 	return nil, fmt.Errorf("%w: neither request nor prompt say what is asked", cache.ErrRequest)
+}
+
+// readTerms reads on which terms something is asked, and makes its key of that.
+func (d *aiData) readTerms(fields map[string]json.RawMessage, provider string, request json.RawMessage) error {
+	nonce := d.entry
+	err := errors.Join(takeBool(fields, "no_store", &d.noStore), takeBool(fields, "warm", &d.warm), takeText(fields, "nonce", &nonce))
+	if err != nil {
+		return err
+	}
+	if d.noStore {
+		d.key, d.canonical, err = cache.OneTimeKey(provider, d.scope, nonce, request)
+	} else {
+		d.key, d.canonical, err = cache.AnswerKey(provider, d.scope, request)
+	}
+	if err != nil {
+		return err
+	}
+	var asked struct {
+		Model string `json:"model"`
+	}
+	_ = json.Unmarshal(d.canonical, &asked) // cache.ChatRequest has seen that it is a name
+	d.model = asked.Model
+	return nil
+}
+
+// takeBool reads a member that is true or false where it is there.
+func takeBool(fields map[string]json.RawMessage, name string, into *bool) error {
+	raw, ok := fields[name]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%w: %s is neither true nor false", cache.ErrRequest, name)
+	}
+	return nil
 }
 
 // takeText reads a member that is a string where it is there.

@@ -15,7 +15,7 @@ import (
 // process; the others wait for what becomes of it, and share its failure.
 func (w *Warmer) ask(ctx context.Context, d aiData) error {
 	for {
-		q, first := w.lines.join(d.key)
+		q, first := w.lines.join(d.key, d.warm)
 		if first {
 			return w.first(ctx, d, q)
 		}
@@ -23,6 +23,9 @@ func (w *Warmer) ask(ctx context.Context, d aiData) error {
 		case <-q.done:
 		case <-ctx.Done():
 			return later("%w", ctx.Err())
+		}
+		if q.err != nil && q.warm && !d.warm {
+			continue // nobody waited for that one, so it was given less than this one is
 		}
 		if q.err != nil {
 			return q.err
@@ -50,8 +53,16 @@ func (w *Warmer) seek(ctx context.Context, d aiData) error {
 		if there, err := w.present(ctx, d); err != nil || there {
 			return err
 		}
+		if d.late(time.Now()) {
+			return w.drop(d, "late")
+		}
 		if left := w.pause.left(time.Now()); left > 0 {
+			w.tellBusy(ctx, d, left, "the model wants no calls")
 			return later("the model wants no calls for %s", left.Round(time.Millisecond))
+		}
+		if left := w.breakers.left(d.model, time.Now()); left > 0 {
+			w.tellBusy(ctx, d, left, "the model has failed too often")
+			return fmt.Errorf("the model has failed too often, and is left alone for %s: %w", left.Round(time.Millisecond), stream.ErrLater)
 		}
 		if err := w.storable(ctx); err != nil {
 			return err

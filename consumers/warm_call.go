@@ -16,13 +16,17 @@ var (
 )
 
 // call asks the model while a lease is renewed, and returns the lease as it then
-// is. It ends early, with errLeaseLost, when the lease is no longer ours: the
-// answer was forgotten, or the app brought one, or Redis was away for too long.
-func (w *Warmer) call(ctx context.Context, d aiData, lease cache.Lease) (cache.Answer, cache.Lease, error) {
+// is. What the model says flows to those who wait, as it says it; the flow is the
+// caller's to end. It ends early, with errLeaseLost, when the lease is no longer ours:
+// the answer was forgotten, or the app brought one, or Redis was away for too long.
+func (w *Warmer) call(ctx context.Context, d aiData, lease cache.Lease) (cache.Answer, cache.Lease, *cache.FlowWriter, error) {
+	stopped := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, w.o.CallFor, errTooLong)
 	defer cancel()
 	ctx, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
+
+	flow := w.answers.Flow(ctx, lease, func() { lost(fmt.Errorf("%w: it is another's", errLeaseLost)) })
 
 	done := make(chan struct{})
 	var renewing sync.WaitGroup
@@ -32,18 +36,46 @@ func (w *Warmer) call(ctx context.Context, d aiData, lease cache.Lease) (cache.A
 			lost(err)
 		}
 	})
-	answer, err := w.o.Model.Answer(ctx, d.canonical)
+	created := time.Now().Unix()
+	answer, err := w.o.Model.Answer(ctx, d.canonical, func(p cache.FlowPart) {
+		if p.ID != "" && p.Created == 0 {
+			p.Created = created
+		}
+		w.note("a piece of an answer not told", d.key, flow.Add(p))
+	})
+	if answer.Created == 0 {
+		answer.Created = created
+	}
+	// Before the lease ends, and whatever stopped the call.
+	closing, cancelClosing := afterwards(stopped)
+	defer cancelClosing()
+	w.note("an answer not told to its end", d.key, flow.Close(closing))
 	close(done)
 	renewing.Wait()
 
 	switch cause := context.Cause(ctx); {
 	case err == nil:
-		return answer, lease, nil
+		return answer, lease, flow, nil
 	case errors.Is(cause, errLeaseLost), errors.Is(cause, errTooLong):
-		return cache.Answer{}, lease, cause
+		return cache.Answer{}, lease, flow, cause
 	default:
-		return cache.Answer{}, lease, err
+		return cache.Answer{}, lease, flow, err
 	}
+}
+
+// note logs what does not change how an answer is made.
+func (w *Warmer) note(what, key string, err error) {
+	if err != nil {
+		w.o.Log.Debug().Err(err).Str("key", key).Msg(what)
+	}
+}
+
+// end tells those who follow an answer how its making ended. They find out by other
+// ways too.
+func (w *Warmer) end(ctx context.Context, flow *cache.FlowWriter, key, mark string) {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	w.note("the end of an answer not told", key, flow.End(ctx, mark))
 }
 
 // renew keeps a lease until done is closed, and returns it as it then is, or

@@ -30,7 +30,7 @@ func TestWarmWorkerStops(t *testing.T) {
 		cancel()
 	}()
 	// A lease that would hold the second one up, were it not given back.
-	err := handle(ctx, w.warmer(func(o *WarmerOptions) { o.LeaseFor = time.Hour }), asked("user_1", "a title"))
+	err := handle(ctx, w.warmer(func(o *WarmerOptions) { o.LeaseFor, o.CallFor = 100*time.Second, 10*time.Second }), asked("user_1", "a title"))
 	if !errors.Is(err, stream.ErrPause) {
 		t.Fatalf("the error is %v", err)
 	}

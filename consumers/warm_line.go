@@ -10,6 +10,7 @@ type lines struct {
 
 // line is what becomes of the first of them.
 type line struct {
+	warm bool          // nobody waits for what the first asks
 	done chan struct{} // closed once err stands
 	err  error
 }
@@ -18,13 +19,13 @@ func newLines() lines { return lines{of: map[string]*line{}} }
 
 // join returns the line of a key, and whether the caller is its first, who must
 // leave it.
-func (l *lines) join(key string) (q *line, first bool) {
+func (l *lines) join(key string, warm bool) (q *line, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if q, ok := l.of[key]; ok {
 		return q, false
 	}
-	q = &line{done: make(chan struct{})}
+	q = &line{warm: warm, done: make(chan struct{})}
 	l.of[key] = q
 	return q, true
 }

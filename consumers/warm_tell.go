@@ -16,11 +16,7 @@ func (d *aiData) readAnswer(fields map[string]json.RawMessage, e event.Event) er
 	if _, ok := fields["text"]; !ok {
 		return fmt.Errorf("%w: there is no text", cache.ErrRequest)
 	}
-	var asked struct {
-		Model string `json:"model"`
-	}
-	_ = json.Unmarshal(d.canonical, &asked) // ChatRequest has seen that it is a name
-	d.answer = cache.Answer{Key: d.key, Model: asked.Model, FinishReason: "stop", Created: e.Time.Unix()}
+	d.answer = cache.Answer{Key: d.key, Model: d.model, FinishReason: "stop", Created: e.Time.Unix()}
 	if e.Time.IsZero() {
 		d.answer.Created = time.Now().Unix()
 	}
@@ -45,7 +41,7 @@ func (d *aiData) readAnswer(fields map[string]json.RawMessage, e event.Event) er
 func (w *Warmer) take(ctx context.Context, d aiData) error {
 	lease, err := w.store.Lease(ctx, w.o.View, d.key, w.o.LeaseFor)
 	if errors.Is(err, cache.ErrLeased) {
-		if err := w.drop(ctx, d.key); err != nil {
+		if err := w.remove(ctx, d.key); err != nil {
 			return err
 		}
 		lease, err = w.store.Lease(ctx, w.o.View, d.key, w.o.LeaseFor)
@@ -103,15 +99,19 @@ func (w *Warmer) forget(ctx context.Context, d aiData) error {
 	} else if err := w.answers.ForgetKey(ctx, d.key, d.entry); err != nil {
 		return unavailable(err)
 	}
-	if err := w.drop(ctx, keys...); err != nil {
+	if err := w.remove(ctx, keys...); err != nil {
 		return err
+	}
+	// Now that nobody holds a lease, nobody adds to a flow.
+	if err := w.answers.Erase(ctx, keys...); err != nil {
+		return unavailable(err)
 	}
 	w.o.Log.Info().Int("answers", len(keys)).Msg("answers forgotten")
 	return nil
 }
 
-// drop removes answers, and the leases of those who make them.
-func (w *Warmer) drop(ctx context.Context, keys ...string) error {
+// remove removes answers, and the leases of those who make them.
+func (w *Warmer) remove(ctx context.Context, keys ...string) error {
 	changes := make([]cache.Change, len(keys))
 	for i, key := range keys {
 		changes[i] = cache.Change{View: w.o.View, Key: key}

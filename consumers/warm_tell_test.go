@@ -173,7 +173,7 @@ func TestWarmForgetsWhatIsBeingMade(t *testing.T) {
 	w := newWarmth(t)
 	release := make(chan struct{})
 	w.model.Respond(func(modelserver.Call) modelserver.Reply { return modelserver.Reply{Hold: release} })
-	warmer, other := w.warmer(func(o *WarmerOptions) { o.LeaseFor = time.Hour }), w.warmer()
+	warmer, other := w.warmer(func(o *WarmerOptions) { o.LeaseFor, o.CallFor = 100*time.Second, 10*time.Second }), w.warmer()
 	before := asked("user_1", "a title")
 	ended := make(chan error, 1)
 	go func() { ended <- handle(t.Context(), warmer, before) }()

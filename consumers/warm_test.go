@@ -91,7 +91,7 @@ func (w *warmth) warmer(change ...func(*WarmerOptions)) *Warmer {
 		LeaseFor: 300 * time.Millisecond, CallFor: time.Minute, Log: w.logger,
 	}
 	var err error
-	if o.Account, err = NewAccount(prometheus.NewRegistry()); err != nil {
+	if o.Account, err = NewAccount(AccountOptions{Models: []string{"test-model"}, Metrics: prometheus.NewRegistry()}); err != nil {
 		w.t.Fatal(err)
 	}
 	for _, c := range change {
@@ -499,7 +499,7 @@ func TestWarmLooksAgainUnderItsLease(t *testing.T) {
 	if err := handle(t.Context(), warmer, e); err != nil {
 		t.Fatal(err)
 	}
-	d, err := warmer.read(e)
+	d, err := warmer.read(e, "1-0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	"mythiccache/cache"
 	"mythiccache/cache/view"
+	"mythiccache/consumers"
 )
 
 // config is the environment. Every field is described in the README.
@@ -48,7 +50,12 @@ type config struct {
 	LLMBaseURL        string   `env:"LLM_BASE_URL"`
 	LLMAPIKey         string   `env:"LLM_API_KEY"`
 	LLMModel          string   `env:"LLM_MODEL"`
+	AIModels          string   `env:"AI_MODELS"`
+	AISharedModels    string   `env:"AI_SHARED_MODELS"`
 	AICacheKey        string   `env:"AI_CACHE_KEY"`
+	AICacheTruncated  bool     `env:"AI_CACHE_TRUNCATED"`
+	AIBudgets         string   `env:"AI_BUDGETS"`
+	AIPrices          string   `env:"AI_PRICES"`
 	OutboxRetention   duration `env:"OUTBOX_RETENTION"`
 	OutboxWarnSize    size     `env:"OUTBOX_WARN_SIZE" envDefault:"1GiB"`
 	StaleFor          duration `env:"STALE_FOR" envDefault:"5m"`
@@ -56,7 +63,10 @@ type config struct {
 	LogLevel          string   `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat         string   `env:"LOG_FORMAT" envDefault:"json"`
 
-	views *view.Set
+	views   *view.Set
+	aiKeys  cache.AnswerKeys
+	budgets consumers.Budgets
+	prices  consumers.Prices
 }
 
 // auditRateMost is more than one worker can compare.
@@ -174,9 +184,10 @@ func (p *program) config() (*config, error) {
 	if time.Duration(c.AuthLeeway) > leewayMost {
 		reject("AUTH_LEEWAY", "%s is more than %s; a token would live so much longer than its issuer wants", time.Duration(c.AuthLeeway), leewayMost)
 	}
-	if c.AICacheKey != "" {
-		reject("AI_CACHE_KEY", "answers cannot be stored encrypted yet; leave it empty")
+	if _, err := c.models(); err != nil {
+		wrong = append(wrong, err)
 	}
+	c.readAI(reject)
 	for _, ttl := range []struct {
 		name  string
 		value duration
@@ -193,6 +204,20 @@ func (p *program) config() (*config, error) {
 		c.fitLimits(environment)
 	}
 	return &c, errors.Join(wrong...)
+}
+
+// readAI reads what is said of models.
+func (c *config) readAI(reject func(name, why string, args ...any)) {
+	var err error
+	if c.aiKeys, err = cache.ParseAnswerKeys(c.AICacheKey); err != nil {
+		reject("AI_CACHE_KEY", "%w", err)
+	}
+	if c.budgets, err = consumers.ParseBudgets(c.AIBudgets); err != nil {
+		reject("AI_BUDGETS", "%w", err)
+	}
+	if c.prices, err = consumers.ParsePrices(c.AIPrices); err != nil {
+		reject("AI_PRICES", "%w", err)
+	}
 }
 
 // checkRetention sets how long relayed rows stay in the outbox. They must

@@ -50,7 +50,7 @@ func (p *program) withStore(ctx context.Context, do func(*config, *cache.Store) 
 	if err != nil {
 		return fmt.Errorf("REDIS_URL: %w", err)
 	}
-	store, err := cache.New(target.dial, cache.Options{Prefix: c.Prefix, StaleFor: time.Duration(c.StaleFor), Log: zerolog.Nop()})
+	store, err := cache.New(target.dial, cache.Options{Prefix: c.Prefix, StaleFor: time.Duration(c.StaleFor), AIKeys: c.aiKeys, Log: zerolog.Nop()})
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}

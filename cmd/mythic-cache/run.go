@@ -130,13 +130,15 @@ func newWorker(c *config, roles []string, log zerolog.Logger) (*worker, error) {
 	redis.SetLogger(redisLog{log})
 	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w.store, err = cache.New(target.dial, cache.Options{
-		Prefix: c.Prefix, StaleFor: time.Duration(c.StaleFor), Log: log, Metrics: w.metrics,
+		Prefix: c.Prefix, StaleFor: time.Duration(c.StaleFor), AIKeys: c.aiKeys, Log: log, Metrics: w.metrics,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	w.closers = append(w.closers, w.store.Close)
-	if w.ai, err = consumers.NewAccount(w.metrics); err != nil {
+	if w.ai, err = consumers.NewAccount(consumers.AccountOptions{
+		Prices: c.prices, Models: append(c.budgets.Names(), c.defaultModel()), Metrics: w.metrics,
+	}); err != nil {
 		return nil, err
 	}
 	w.parts.watch("redis", w.redisReady)

@@ -222,6 +222,11 @@ func (c *config) defaultModel() string {
 	return c.LLMModel
 }
 
+// models returns the models that may be asked for. Its errors name the setting.
+func (c *config) models() (cache.Models, error) {
+	return cache.ParseModels(c.defaultModel(), c.AIModels, c.AISharedModels)
+}
+
 // addWarmer adds the group that asks the model, where a view wants it.
 func (w *worker) addWarmer(schema *schemaGate) error {
 	answers := answersView(w.views)
@@ -233,7 +238,8 @@ func (w *worker) addWarmer(schema *schemaGate) error {
 		return err
 	}
 	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
-		View: answers, Model: model, DefaultModel: w.defaultModel(), Account: w.ai, Log: w.log,
+		View: answers, Model: model, DefaultModel: w.defaultModel(),
+		KeepTruncated: w.AICacheTruncated, Budgets: w.budgets, Account: w.ai, Metrics: w.metrics, Log: w.log,
 	})
 	if err != nil {
 		return err
@@ -302,6 +308,10 @@ func (w *worker) addAPI(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	models, err := w.models()
+	if err != nil {
+		return err
+	}
 	waiters := w.store.NewWaiters()
 	server, err := api.New(api.Options{
 		Store: w.store, Waiters: waiters, Views: w.views, Publisher: publisher,
@@ -312,7 +322,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 		Origins: w.CORSOrigins, TLSCert: w.TLSCert, TLSKey: w.TLSKey, MaxConns: w.MaxConns,
 		MaxWatchers: w.MaxWatchers, MaxPerCaller: w.WatchersPerCaller,
 		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
-		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), DefaultModel: w.defaultModel(), Spared: w.ai.Hit,
+		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), Models: models, Spared: w.ai.Hit,
 		Log: w.log, Registry: w.metrics, Version: programVersion,
 	})
 	if err != nil {
@@ -325,6 +335,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 	w.api.add("announcements", waiters.Run)
 	w.parts.watch("keys of tokens", server.AuthReady)
 	w.api.add("auth", server.RunAuth)
+	w.api.add("flows", server.RunFlows)
 	w.api.add("api", func(ctx context.Context) error {
 		w.log.Info().Str("addr", listener.Addr().String()).Msg("api listens")
 		return server.Serve(ctx, listener)

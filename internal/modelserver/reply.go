@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -20,12 +19,16 @@ type Reply struct {
 	Code       string        // of the error
 	Message    string        // of the error
 	RetryAfter time.Duration // whole seconds in the header Retry-After, where it is not 0
+	RetryAt    time.Time     // the same as a date
 
 	Delay time.Duration   // the time the model thinks
 	Hold  <-chan struct{} // the model thinks until this is closed
 
+	Step    <-chan struct{} // each word of the text after the first waits for one of these
+	NoUsage bool            // it does not say what it cost
+
 	Cut       bool   // the connection breaks in the middle of the reply
-	Malformed string // this in place of the JSON, under the same headers
+	Malformed string // this in place of the JSON, or of a piece of it, under the same headers
 }
 
 // wait thinks, and reports false where the client hung up or the server closes.
@@ -54,11 +57,16 @@ func (r Reply) wait(ctx context.Context, closing <-chan struct{}) bool {
 	}
 }
 
-func (r Reply) write(w http.ResponseWriter, call Call) {
+func (r Reply) write(ctx context.Context, w http.ResponseWriter, call Call, closing <-chan struct{}) {
 	if r.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(r.RetryAfter.Seconds())))
 	}
+	if !r.RetryAt.IsZero() {
+		w.Header().Set("Retry-After", r.RetryAt.UTC().Format(http.TimeFormat))
+	}
 	switch {
+	case call.Stream && (r.Status == 0 || r.Status == http.StatusOK):
+		r.stream(ctx, w, call, closing)
 	case r.Malformed != "":
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(r.Malformed)) // a client that is gone needs no reply
@@ -91,12 +99,15 @@ func (r Reply) completion(call Call) any {
 	if r.ToolCalls != nil {
 		message["tool_calls"], message["content"] = r.ToolCalls, nil
 	}
-	asked, said := len(strings.Fields(call.Prompt)), len(strings.Fields(text))
-	return map[string]any{
+	asked, said := Tokens(call.Prompt), Tokens(text)
+	whole := map[string]any{
 		"id": "chatcmpl-" + strconv.Itoa(call.Number), "object": "chat.completion", "created": 1750000000, "model": call.Model,
 		"choices": []any{map[string]any{"index": 0, "message": message, "finish_reason": finish, "logprobs": nil}},
-		"usage":   map[string]any{"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said},
 	}
+	if !r.NoUsage {
+		whole["usage"] = map[string]any{"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+	}
+	return whole
 }
 
 // writeError writes an error in OpenAI's format.

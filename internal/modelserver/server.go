@@ -20,6 +20,8 @@ type Call struct {
 	Body   []byte
 	Model  string
 	Prompt string // the text of the last message
+	Stream bool   // the reply is to come in pieces
+	Usage  bool   // and to end with what it cost
 }
 
 // Server is a running model.
@@ -123,14 +125,17 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		return
 	}
-	answer.write(w, call)
+	answer.write(r.Context(), w, call, s.closing)
 }
 
 // parse reads what of a request the server understands, or says why it cannot.
 func parse(body []byte) (Call, string) {
 	var request struct {
-		Model    string `json:"model"`
-		Stream   bool   `json:"stream"`
+		Model   string `json:"model"`
+		Stream  bool   `json:"stream"`
+		Options struct {
+			IncludeUsage bool `json:"include_usage"`
+		} `json:"stream_options"`
 		Messages []struct {
 			Content json.RawMessage `json:"content"`
 		} `json:"messages"`
@@ -143,15 +148,13 @@ func parse(body []byte) (Call, string) {
 		return Call{}, "you must provide a model parameter"
 	case len(request.Messages) == 0:
 		return Call{}, "[] is too short - 'messages'"
-	case request.Stream:
-		return Call{}, "this model does not stream"
 	}
 	last := request.Messages[len(request.Messages)-1].Content
 	var prompt string
 	if err := json.Unmarshal(last, &prompt); err != nil {
 		prompt = strings.TrimSpace(string(last)) // parts
 	}
-	return Call{Body: body, Model: request.Model, Prompt: prompt}, ""
+	return Call{Body: body, Model: request.Model, Prompt: prompt, Stream: request.Stream, Usage: request.Options.IncludeUsage}, ""
 }
 
 func (s *Server) models(w http.ResponseWriter, _ *http.Request) {

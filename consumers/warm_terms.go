@@ -1,0 +1,156 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"mythiccache/cache"
+	"mythiccache/producers/stream"
+)
+
+const (
+	// defaultWarmInFlight is how many questions at a time nobody waits for.
+	defaultWarmInFlight = 16
+	// warmAge is how old a question may become for which nobody waits.
+	warmAge = 10 * time.Minute
+	// warmPatience is how long such a question waits for the budget's next window, and
+	// askPatience how long one does for which somebody waits.
+	warmPatience = time.Minute
+	askPatience  = 10 * time.Second
+)
+
+func newDropped() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mythic_cache_ai_dropped_total", Help: "Questions that the model was not asked, by model and why: budget, or late.",
+	}, []string{"model", "why"})
+}
+
+// admit lets a question in. Those for which nobody waits have places of their own, so
+// that the others never find all taken.
+func (w *Warmer) admit(ctx context.Context, d aiData) error {
+	if !d.warm {
+		return w.ask(ctx, d)
+	}
+	select {
+	case w.warm <- struct{}{}:
+		defer func() { <-w.warm }()
+		return w.ask(ctx, d)
+	default:
+		return fmt.Errorf("as many questions as may be are asked ahead: %w", stream.ErrLater)
+	}
+}
+
+// late reports whether a question for which nobody waits has waited for too long.
+func (d aiData) late(now time.Time) bool {
+	if !d.warm {
+		return false
+	}
+	first, _, _ := strings.Cut(d.entry, "-")
+	ms, err := strconv.ParseInt(first, 10, 64)
+	return err == nil && now.Sub(time.UnixMilli(ms)) > warmAge
+}
+
+// drop leaves a question unanswered, and counts it. The event is done.
+func (w *Warmer) drop(d aiData, why string) error {
+	w.dropped.WithLabelValues(w.account.label(d.model), why).Inc()
+	w.o.Log.Debug().Str("key", d.key).Str("why", why).Bool("warm", d.warm).Msg("question dropped")
+	return nil
+}
+
+// tellBusy tells those who wait that nobody asks the model now.
+func (w *Warmer) tellBusy(ctx context.Context, d aiData, left time.Duration, why string) {
+	if d.warm {
+		return
+	}
+	if err := w.store.AnnounceFailure(ctx, w.o.View.Name, d.key, nil, cache.BusyReason(left, why)); err != nil {
+		w.note("nobody was told that the model is busy", d.key, err)
+	}
+}
+
+// notNow says why the model is not called now.
+type notNow struct {
+	why    string
+	wait   time.Duration
+	budget bool
+}
+
+func (e *notNow) Error() string { return e.why + " for " + e.wait.Round(time.Second).String() }
+
+// mayCall takes the place that a call needs: of the breaker, and in the budgets. Its
+// error is a *notNow, or one of Redis.
+func (w *Warmer) mayCall(ctx context.Context, d aiData) (cache.Spent, error) {
+	quotas := w.o.Budgets.of(d.model)
+	var held cache.Spent
+	if len(quotas) > 0 {
+		share := 1.0
+		if d.warm {
+			share = w.o.Budgets.share()
+		}
+		var err error
+		if held, err = w.store.Spend(ctx, d.model, quotas, share, estimate(d.canonical)); err != nil {
+			return cache.Spent{}, unavailable(err)
+		}
+		if held.Wait > 0 {
+			return cache.Spent{}, &notNow{why: "the budget is spent", wait: held.Wait, budget: true}
+		}
+	}
+	if left := w.breakers.begin(d.model, time.Now()); left > 0 {
+		w.giveUp(ctx, held)
+		return cache.Spent{}, &notNow{why: "the model has failed too often, and is left alone", wait: left}
+	}
+	return held, nil
+}
+
+// giveUp gives back what a call would have cost that is not made.
+func (w *Warmer) giveUp(ctx context.Context, held cache.Spent) {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	if err := w.store.Unspend(ctx, held); err != nil {
+		w.o.Log.Debug().Err(err).Msg("budget not given back")
+	}
+}
+
+// settleSpent corrects the estimate by what the call has cost.
+func (w *Warmer) settleSpent(ctx context.Context, held cache.Spent, usage cache.Usage, err error) {
+	var refusal *ModelError
+	actual := max(usage.TotalTokens, 0)
+	switch {
+	case errors.As(err, &refusal) && refusal.Status != 0: // nothing was made
+	case actual == 0:
+		return // it may have cost what was expected: a provider that does not say, a line that broke
+	}
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	if err := w.store.Correct(ctx, held, actual); err != nil {
+		w.o.Log.Debug().Err(err).Msg("budget not corrected")
+	}
+}
+
+// putOff decides what becomes of a question that is not asked now. The lease is held.
+func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err error) error {
+	var n *notNow
+	if !errors.As(err, &n) {
+		w.giveBack(ctx, lease, "the budget is not known")
+		return err
+	}
+	patience := askPatience
+	if d.warm {
+		patience = warmPatience
+	}
+	if !n.budget || n.wait <= patience {
+		w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why))
+		return fmt.Errorf("%w: %w", n, stream.ErrLater)
+	}
+	// Who asked is told when to ask again.
+	w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why))
+	if err := w.settle(ctx, d); err != nil {
+		return err
+	}
+	return w.drop(d, "budget")
+}
