@@ -93,17 +93,13 @@ func parseKey(text []byte) (publicKey, bool) {
 	if len(m.KEYOPS) > 0 && !slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify) {
 		return publicKey{}, false
 	}
-	alg := m.ALG.String()
-	if alg != "" && !slices.Contains(asymmetric, alg) {
-		return publicKey{}, false
-	}
 	// The key alone counts, not the certificates that may stand beside it.
 	m.X5C, m.X5T, m.X5TS256, m.X5U = nil, "", "", ""
 	jwk, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 	if err != nil {
 		return publicKey{}, false
 	}
-	key := publicKey{kid: m.KID, alg: alg, key: jwk.Key()}
+	key := publicKey{kid: m.KID, alg: m.ALG.String(), key: jwk.Key()}
 	if private, ok := key.key.(interface{ Public() crypto.PublicKey }); ok {
 		key.key = private.Public()
 	}

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,6 +29,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/rs/zerolog"
 
+	"mythiccache/cache"
 	"mythiccache/internal/testserver"
 )
 
@@ -296,6 +298,47 @@ func TestAnIssuersTokensAreVerified(t *testing.T) {
 		refuses(t, both, name, token)
 	}
 	refuses(t, newTokens(AuthOptions{}, nil), "whatever, where there are neither keys nor secret", i.sign(jwt.SigningMethodHS256, []byte{}, ""))
+}
+
+// TestARevokedTokenHasNoOtherSpelling makes the other texts that its signature is good
+// in, which anybody can.
+func TestARevokedTokenHasNoOtherSpelling(t *testing.T) {
+	i := newIssuer(t)
+	curves := map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()}
+	for alg, curve := range curves {
+		i.add(alg, newECDSA(t, curve))
+	}
+	ed := newEd25519(t)
+	i.add("ed", ed)
+	v := i.verifier(t, AuthOptions{})
+	for alg, curve := range curves {
+		token := i.sign(jwt.GetSigningMethod(alg), i.private[alg], alg)
+		parts := strings.Split(token, ".")
+		signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := signature[len(signature)/2:]
+		new(big.Int).Sub(curve.Params().N, new(big.Int).SetBytes(s)).FillBytes(s)
+		twin := parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(signature)
+		accepts(t, v, alg, twin)
+		for _, shown := range []string{token, twin} {
+			got, err := v.verify(t.Context(), shown)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, revoked := range []string{token, twin} {
+				if !cache.RevokedToken(cache.HashToken(revoked)).Hits(got.token) {
+					t.Errorf("%s: revoked in one spelling, it is let in in the other", alg)
+				}
+			}
+		}
+	}
+	token := i.sign(jwt.SigningMethodEdDSA, ed, "ed")
+	last := token[len(token)-1] // four of its six bits are not the signature's
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	refuses(t, v, "other bits behind the signature", token[:len(token)-1]+string(digits[strings.IndexByte(digits, last)^1]))
+	refuses(t, v, "a line break", token[:len(token)-3]+"\n"+token[len(token)-3:])
 }
 
 // A curve has one method. The signature check would not say so: it takes r and s of

@@ -83,8 +83,10 @@ func (s *Store) Session(ctx context.Context, hash TokenHash) (session Session, o
 		return Session{}, false, nil //nolint:nilerr // revoked, or written by another release: it lets nobody in
 	}
 	session.Hash = hash
-	revoked, err := s.Revoked(ctx, Token{Sub: session.Sub, Issued: session.Created})
-	return session, err == nil && !revoked, err
+	if revoked, err := s.Revoked(ctx, Token{Sub: session.Sub, Issued: session.Created}); err != nil || revoked {
+		return Session{}, false, err
+	}
+	return session, true, nil
 }
 
 // TouchSessions makes sessions live for the TTL from now on. It prolongs what is

@@ -41,6 +41,7 @@ func subID(sub string) string { return "sub:" + sub }
 // Token is what revocations know a token by. What is empty is not asked for.
 type Token struct {
 	Hash   TokenHash
+	Twin   TokenHash // of the same token spelt in another way
 	JTI    string
 	Sub    string
 	Issued time.Time // zero: not known, and so before any revocation
@@ -54,7 +55,7 @@ func (r Revocation) Hits(t Token) bool {
 	case strings.HasPrefix(r.id, "jti:"):
 		return t.JTI != "" && r.id == jtiID(t.JTI)
 	default:
-		return t.Hash != TokenHash{} && r.id == t.Hash.String()
+		return t.Hash != TokenHash{} && r.id == t.Hash.String() || t.Twin != TokenHash{} && r.id == t.Twin.String()
 	}
 }
 
@@ -83,10 +84,13 @@ func (s *Store) Revoke(ctx context.Context, revocations []Revocation) error {
 // Revoked reports whether a token has been revoked by any of its names, in one round
 // trip.
 func (s *Store) Revoked(ctx context.Context, t Token) (bool, error) {
-	var byHash, byJTI, bySub *redis.StringCmd
+	var byHash, byTwin, byJTI, bySub *redis.StringCmd
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
 		if t.Hash != (TokenHash{}) {
 			byHash = p.Get(ctx, s.keys.session(t.Hash.String()))
+		}
+		if t.Twin != (TokenHash{}) {
+			byTwin = p.Get(ctx, s.keys.session(t.Twin.String()))
 		}
 		if t.JTI != "" {
 			byJTI = p.Get(ctx, s.keys.session(jtiID(t.JTI)))
@@ -98,7 +102,7 @@ func (s *Store) Revoked(ctx context.Context, t Token) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look whether a token was revoked: %w", err)
 	}
-	for _, one := range []*redis.StringCmd{byHash, byJTI} {
+	for _, one := range []*redis.StringCmd{byHash, byTwin, byJTI} {
 		if one == nil || errors.Is(one.Err(), redis.Nil) {
 			continue
 		}

@@ -155,6 +155,9 @@ func TestRevocationsAgreeWithTheirModel(t *testing.T) {
 		}
 		for range 4 {
 			token := cache.Token{Hash: cache.HashToken(name.Draw(t, "token")), Sub: name.Draw(t, "sub")}
+			if rapid.Bool().Draw(t, "has a twin") {
+				token.Twin = cache.HashToken(name.Draw(t, "twin"))
+			}
 			if rapid.Bool().Draw(t, "has a jti") {
 				token.JTI = name.Draw(t, "jti")
 			}
