@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check audit-soak conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams lint build clean
+.PHONY: help run test check audit-soak conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams bench-watch lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,10 @@ bench-store: build ## the store beside bare commands: put, invalidate, memory, a
 bench-streams: build ## the streams beside the stock library and a bare loop
 	@sh internal/dev/provision.sh postgresql redis
 	@go run ./internal/bench streams
+
+bench-watch: build ## 10,000 clients of server-sent events: how soon they see a change, and what each costs
+	@sh internal/dev/provision.sh postgresql redis
+	@go run ./internal/bench watch
 
 lint: ## golangci-lint, the version that .golangci.yml is written for
 	@sh internal/dev/lint.sh $(GOLANGCI_LINT_VERSION)

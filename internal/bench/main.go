@@ -11,6 +11,7 @@ import (
 	"mythiccache/internal/bench/capture"
 	"mythiccache/internal/bench/store"
 	"mythiccache/internal/bench/streams"
+	"mythiccache/internal/bench/watch"
 )
 
 func main() {
@@ -42,10 +43,14 @@ func dispatch(ctx context.Context, args []string) error {
 		return inDirectory(func(dir string) error {
 			return store.Run(ctx, store.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
 		})
+	case len(args) == 1 && args[0] == "watch":
+		return inDirectory(func(dir string) error {
+			return watch.Run(ctx, watch.Options{Dir: dir, Program: program, Out: os.Stdout, Log: os.Stderr})
+		})
 	case len(args) == 3 && args[0] == capture.BareCommand:
 		return capture.Bare(ctx, args[1], args[2])
 	default:
-		return fmt.Errorf("%q is not known: give nothing, or capture, store or streams and the names of figures", args)
+		return fmt.Errorf("%q is not known: give nothing, or capture, store or streams and the names of figures, or watch", args)
 	}
 }
 
