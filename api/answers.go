@@ -70,7 +70,7 @@ func (d *answerDesk) post(x *exchange) error {
 	switch {
 	case result.Status == cache.Hit:
 		d.spared(result.Entry)
-		return x.serve(d.view, d.own(result.Entry), source{mark: markHit, at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), hitSource(result))
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
 		// Redis was restarted, and nobody has confirmed yet that nothing is missing.
 		// A question has one answer, so asking again would only cost money.
@@ -147,7 +147,7 @@ func (x *exchange) markMiss() {
 	h := x.Header()
 	h["Vary"] = x.server.fixed.vary
 	h["X-Cache"] = x.server.fixed.marks(markMiss)
-	h["Cache-Status"] = []string{source{fwd: "miss"}.cacheStatus(false, 0)}
+	h["Cache-Status"] = x.server.fixed.missed
 }
 
 // refusal is the problem of a question that the model does not answer. The

@@ -28,7 +28,7 @@ func (d *answerDesk) get(x *exchange) error {
 	}
 	switch result.Status {
 	case cache.Hit:
-		return x.serve(d.view, d.own(result.Entry), source{mark: markHit, at: result.Now})
+		return x.serve(d.view, d.own(result.Entry), hitSource(result))
 	case cache.Stale:
 		// Without the question it cannot be asked again; it is what was answered.
 		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, detail: result.Why, at: result.Now})

@@ -101,7 +101,8 @@ func (x *exchange) encode(etag string, body []byte) []byte {
 			body = packed
 		}
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	x.values.begin("Content-Length")
+	x.values.text = strconv.AppendInt(x.values.text, int64(len(body)), 10)
 	return body
 }
 

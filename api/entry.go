@@ -18,6 +18,7 @@ type source struct {
 	detail    string
 	stored    bool
 	collapsed bool
+	near      bool      // this process had it in memory
 	at        time.Time // when the entry was read, by the clock of Redis
 }
 
@@ -27,6 +28,16 @@ const (
 	markMiss  = "MISS"
 	markStale = "STALE"
 )
+
+// hitSource is the source of an entry that is fresh.
+func hitSource(result cache.Result) source {
+	return source{mark: markHit, at: result.Now, near: result.Near}
+}
+
+// staleSource is the source of an entry that is served although it is not fresh.
+func staleSource(result cache.Result) source {
+	return source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now}
+}
 
 // missed is the source of an entry that was waited for, given why the store had
 // none.
@@ -58,11 +69,14 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 		h["Cache-Status"] = []string{from.cacheStatus(false, 0)}
 		return notFound()
 	}
-	left := floorSeconds(e.FreshUntil.Sub(from.at))
-	h["Cache-Status"] = []string{from.cacheStatus(true, left)}
+	values := &x.values
+	values.begin("Cache-Status")
+	values.text = from.appendCacheStatus(values.text, true, floorSeconds(e.FreshUntil.Sub(from.at)))
+	values.begin("Etag")
+	values.text = append(values.text, x.tag(e.ETag, e.Body)...)
+	values.begin("Age")
+	values.text = strconv.AppendInt(values.text, max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)
 	h["Cache-Control"] = s.fixed.revalidate
-	h["Etag"] = []string{x.tag(e.ETag, e.Body)}
-	h["Age"] = []string{strconv.FormatInt(max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)}
 	if matches(x.request.Header["If-None-Match"], e.ETag) {
 		x.WriteHeader(http.StatusNotModified)
 		return nil
@@ -86,9 +100,13 @@ func (x *exchange) hide() error {
 
 func notFound() *Problem { return problem(kindNotFound, "there is nothing here, or it is not yours") }
 
-// cacheStatus forms the value of Cache-Status.
+// cacheStatus is the value of Cache-Status.
 func (f source) cacheStatus(withTTL bool, left int64) string {
-	b := make([]byte, 0, 80)
+	return string(f.appendCacheStatus(nil, withTTL, left))
+}
+
+// appendCacheStatus writes the value of Cache-Status.
+func (f source) appendCacheStatus(b []byte, withTTL bool, left int64) []byte {
 	b = append(b, "mythic-cache"...)
 	if f.fwd == "" {
 		b = append(b, "; hit"...)
@@ -111,7 +129,10 @@ func (f source) cacheStatus(withTTL bool, left int64) string {
 		b = append(b, f.detail...)
 		b = append(b, '"')
 	}
-	return string(b)
+	if f.near && f.detail == "" {
+		b = append(b, "; detail=near"...)
+	}
+	return b
 }
 
 // floorSeconds rounds towards the past, so that ttl=0 means less than a second.

@@ -1,8 +1,8 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -16,7 +16,8 @@ import (
 const redisTimeout = 2 * time.Second
 
 // exchange is one request with its caller, and the writer of its answer, which
-// adds the times taken when the header goes out.
+// adds the times taken when the header goes out. It is used again for another
+// request: nothing may hold on to it, or to what is in it, once its handler returns.
 type exchange struct {
 	http.ResponseWriter
 	request *http.Request
@@ -29,6 +30,8 @@ type exchange struct {
 	fill    time.Duration // spent waiting for one
 	status  int           // 0: the header has not gone out
 	hidden  bool          // do not tell what the time was spent on
+	limit   cache.Limit   // that the request counts against
+	values  headerValues  // that are different for each answer
 }
 
 // WriteHeader adds Server-Timing and X-Process-Time.
@@ -38,9 +41,12 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	x.status = status
 	took := time.Since(x.started)
-	h := x.Header()
-	h["Server-Timing"] = []string{x.timing(took)}
-	h["X-Process-Time"] = []string{string(appendSeconds(nil, took))}
+	v := &x.values
+	v.begin("Server-Timing")
+	v.text = x.appendTiming(v.text, took)
+	v.begin("X-Process-Time")
+	v.text = appendSeconds(v.text, took)
+	v.into(x.Header())
 	x.ResponseWriter.WriteHeader(status)
 }
 
@@ -55,53 +61,62 @@ func (x *exchange) Write(body []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// timing is the value of Server-Timing, in milliseconds.
-func (x *exchange) timing(total time.Duration) string {
-	b := make([]byte, 0, 64)
-	entry := func(name string, d time.Duration) {
-		if len(b) > 0 {
-			b = append(b, ", "...)
-		}
-		b = append(b, name...)
-		b = append(b, ";dur="...)
-		b = strconv.AppendFloat(b, float64(d)/float64(time.Millisecond), 'f', 3, 64)
-	}
+// appendTiming writes the value of Server-Timing, in milliseconds.
+func (x *exchange) appendTiming(b []byte, total time.Duration) []byte {
 	if x.redis > 0 && !x.hidden {
-		entry("redis", x.redis)
+		b = append(appendMillis(append(b, "redis;dur="...), x.redis), ", "...)
 	}
 	if x.fill > 0 && !x.hidden {
-		entry("fill", x.fill)
+		b = append(appendMillis(append(b, "fill;dur="...), x.fill), ", "...)
 	}
-	entry("total", total)
-	return string(b)
+	return appendMillis(append(b, "total;dur="...), total)
+}
+
+// appendMillis writes milliseconds with three decimals.
+func appendMillis(b []byte, d time.Duration) []byte {
+	return appendFixed(b, d.Microseconds(), 1000)
 }
 
 // appendSeconds writes seconds with six decimals, as X-Process-Time has them.
 func appendSeconds(b []byte, d time.Duration) []byte {
-	return strconv.AppendFloat(b, d.Seconds(), 'f', 6, 64)
+	return appendFixed(b, d.Microseconds(), 1_000_000)
 }
 
-// read counts the request against the caller's limit and reads an entry, in one
-// round trip. It sets the RateLimit fields. Its errors are problems: 429 over
-// the limit, 503 while Redis is away.
+// appendFixed writes n/unit, of which unit is a power of ten, with all its decimals.
+func appendFixed(b []byte, n, unit int64) []byte {
+	b = strconv.AppendInt(b, n/unit, 10)
+	at := len(b)
+	b = strconv.AppendInt(b, unit+n%unit, 10)
+	b[at] = '.' // in place of the unit's one
+	return b
+}
+
+// read counts the request against the caller's limit and reads an entry, from memory
+// or in one round trip. It sets the RateLimit fields. Its errors are problems: 429 over
+// the limit, 503 while Redis is away, unless the process has kept the entry: then it is
+// Stale, and Why is cache.WhyAway.
 func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.Result, error) {
 	q := cache.Query{View: v, Key: key, MinXid: minXid}
-	var limit cache.Limit
 	if rule := x.route.rule; rule != nil && x.caller.limited != "" {
-		limit = rule.limit(x.caller)
-		q.Limit = &limit
+		x.limit = rule.limit(x.caller)
+		q.Limit = &x.limit
 	}
-	ctx, cancel := context.WithTimeout(x.request.Context(), redisTimeout)
-	defer cancel()
 	begun := time.Now()
-	result, err := x.server.store.Read(ctx, q)
-	x.redis += time.Since(begun)
+	result, err := x.server.reader.Read(x.request.Context(), q)
+	if !result.Near {
+		x.redis += time.Since(begun)
+	}
 	if err != nil {
 		return result, x.cacheAway(err)
 	}
-	x.server.back()
+	switch {
+	case result.Why == cache.WhyAway:
+		x.server.away(x.request.Context(), errCopyServed)
+	case !result.Near:
+		x.server.back()
+	}
 	if q.Limit != nil {
-		x.route.rule.announce(x.Header(), result.Admission)
+		x.route.rule.announce(&x.values, x.Header(), result.Admission)
 		if !result.Admission.Allowed {
 			return result, x.route.rule.refusal(result.Admission)
 		}
@@ -109,8 +124,14 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 	return result, nil
 }
 
+// errCopyServed is logged when the first request is answered with what was kept.
+var errCopyServed = errors.New("answering with what is in memory")
+
 // cacheAway is the problem of an error of Redis, which it logs.
 func (x *exchange) cacheAway(err error) *Problem {
+	if errors.Is(err, cache.ErrBusy) {
+		return problem(kindBusy, "too many requests are waiting for Redis").later(time.Second)
+	}
 	x.server.away(x.request.Context(), err)
 	return problem(kindCacheAway, "Redis does not answer; nothing can be said without it").later(time.Second)
 }

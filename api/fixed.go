@@ -4,7 +4,7 @@ package api
 // nobody may append to them.
 type fixed struct {
 	json, nosniff, vary, revalidate, noStore, gzip []string
-	hit, miss, stale                               []string
+	hit, miss, stale, missed                       []string
 }
 
 func newFixed(crossOrigin bool) fixed {
@@ -25,6 +25,7 @@ func newFixed(crossOrigin bool) fixed {
 		hit:        []string{markHit},
 		miss:       []string{markMiss},
 		stale:      []string{markStale},
+		missed:     []string{"mythic-cache; fwd=miss"},
 	}
 }
 

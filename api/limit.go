@@ -128,13 +128,12 @@ func (r *rule) limit(c caller) cache.Limit {
 
 // announce sets RateLimit and RateLimit-Policy
 // (draft-ietf-httpapi-ratelimit-headers-10).
-func (r *rule) announce(h http.Header, a cache.Admission) {
-	b := make([]byte, 0, 48)
-	b = append(b, r.prefix...)
-	b = strconv.AppendInt(b, int64(max(a.Remaining, 0)), 10)
-	b = append(b, ";t="...)
-	b = strconv.AppendInt(b, int64(ceilSeconds(a.Reset)), 10)
-	h["Ratelimit"] = []string{string(b)}
+func (r *rule) announce(v *headerValues, h http.Header, a cache.Admission) {
+	v.begin("Ratelimit")
+	v.text = append(v.text, r.prefix...)
+	v.text = strconv.AppendInt(v.text, int64(max(a.Remaining, 0)), 10)
+	v.text = append(v.text, ";t="...)
+	v.text = strconv.AppendInt(v.text, int64(ceilSeconds(a.Reset)), 10)
 	h["Ratelimit-Policy"] = r.policy
 }
 

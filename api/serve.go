@@ -17,7 +17,8 @@ const statusClientGone = 499
 // serve is the frame around every handler: it finds out who asks, turns errors
 // into problems, keeps panics in, and measures.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, route *boundRoute, handle func(*exchange) error) {
-	x := &exchange{ResponseWriter: w, request: r, route: route, server: s, started: time.Now()}
+	x := s.exchange()
+	x.ResponseWriter, x.request, x.route, x.started = w, r, route, time.Now()
 	w.Header()["X-Content-Type-Options"] = s.fixed.nosniff
 	defer s.finish(x)
 	var err error
@@ -75,6 +76,17 @@ func (s *Server) finish(x *exchange) {
 			Int("status", x.status).Dur("took", took).Dict("of", zerolog.Dict().
 			Dur("redis", x.redis).Dur("fill", x.fill)).Msg("request")
 	}
+	s.exchanges.Put(x)
+}
+
+// exchange returns an empty one.
+func (s *Server) exchange() *exchange {
+	x, used := s.exchanges.Get().(*exchange)
+	if !used {
+		return &exchange{server: s}
+	}
+	*x = exchange{server: s, values: headerValues{text: x.values.text[:0]}}
+	return x
 }
 
 // clipMethod bounds what the client made up.

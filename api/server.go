@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,7 @@ type Publisher interface {
 // and Publisher are needed, and of Auth what its mode demands.
 type Options struct {
 	Store     *cache.Store
+	Reader    *cache.Reader // of the store, which somebody runs; nil: one that reads as the store does
 	Waiters   *cache.Waiters
 	Views     *view.Set
 	Publisher Publisher
@@ -69,6 +71,8 @@ type Options struct {
 // Server answers HTTP requests from the cache.
 type Server struct {
 	store     *cache.Store
+	reader    *cache.Reader
+	exchanges sync.Pool // of *exchange
 	views     *view.Set
 	publisher Publisher
 	auth      *authenticator
@@ -112,8 +116,14 @@ func New(o Options) (*Server, error) {
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
+	if o.Reader == nil {
+		var err error
+		if o.Reader, err = o.Store.NewReader(cache.ReaderOptions{}); err != nil {
+			return nil, fmt.Errorf("api: %w", err)
+		}
+	}
 	s := &Server{
-		store: o.Store, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(), packer: newPacker(),
+		store: o.Store, reader: o.Reader, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(), packer: newPacker(),
 		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting), refreshes: newRefreshes(o.Publisher, o.Log),
 	}
 	if o.DefaultModel != "" {

@@ -67,8 +67,11 @@ func (s *Server) find(x *exchange, v *view.View) (cache.Entry, source, error) {
 		if result.Early {
 			s.refreshes.ask(v, result.Entry)
 		}
-		return result.Entry, source{mark: markHit, at: result.Now}, nil
+		return result.Entry, hitSource(result), nil
 	case cache.Stale:
+		if result.Why == cache.WhyAway { // nobody can be asked for a newer one
+			return result.Entry, staleSource(result), nil
+		}
 		e, from := s.refresh(x, v, key, minXid, result)
 		return e, from, nil
 	default:
@@ -85,7 +88,7 @@ func (s *Server) refresh(x *exchange, v *view.View, key string, minXid *cache.Mi
 	got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid), spare: true})
 	if err != nil {
 		x.server.log.Debug().Err(err).Str("view", v.Name).Msg("serving a stale entry")
-		return result.Entry, source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now}
+		return result.Entry, staleSource(result)
 	}
 	return got.entry, missed(result.Why, got)
 }

@@ -130,7 +130,7 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 	}
 	w.events = &recorder{client: w.client, publisher: publisher}
 	o := Options{
-		Store: w.store, Waiters: waiters, Views: w.views, Publisher: w.events,
+		Store: w.store, Reader: w.reader(0), Waiters: waiters, Views: w.views, Publisher: w.events,
 		Auth: AuthOptions{JWTSecret: jwtSecret}, AdminToken: adminToken, EventsToken: eventsToken,
 		Provider: "demo", Models: demoModels(t), Version: "1.2.3",
 	}
@@ -147,6 +147,18 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 	w.url = front.URL
 	w.readDocument()
 	return w
+}
+
+// reader runs a reader that may keep so many bytes in memory.
+func (w *world) reader(nearBytes int64) *cache.Reader {
+	w.t.Helper()
+	reader, err := w.store.NewReader(cache.ReaderOptions{Views: w.views.All(), NearBytes: nearBytes})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.run(func(ctx context.Context) { reader.Run(ctx) })
+	testserver.Eventually(w.t, "the reader's link", reader.Ready)
+	return reader
 }
 
 // run runs something until the test ends, and waits for it.

@@ -10,7 +10,8 @@
 //   - a key is filled by one holder of its lease at a time, in all processes;
 //   - after Redis has been restarted or replaced by a replica, what it had kept
 //     from before is Stale until Confirm has said that nothing is missing;
-//   - a limit admits no caller too many, however many ask at once;
+//   - a limit admits no caller too many, however many ask at once, in however many
+//     processes;
 //   - everything it writes expires, but the views' own keys.
 //
 // How a fill that has become too old is kept out:
@@ -37,9 +38,13 @@
 // Redis still accepts connections beside its successor, a value may be a Hit by
 // the confirmation of the other one.
 //
+// A Reader, which keeps entries in memory, may give what has just been changed as a
+// Hit until Redis's word of that has come, and says so.
+//
 // A Store starts no goroutine; Close closes its connections. Waiters has one
-// goroutine, the caller's own in Run, and ends when that call's context does. A
-// Through has one goroutine for each call it makes, which ends with it.
+// goroutine, the caller's own in Run, and ends when that call's context does; so has a
+// Reader, and a few more that end with it. A Through has one goroutine for each call it
+// makes, which ends with it.
 //
 // Test against it with a real Redis: internal/testserver starts one.
 package cache

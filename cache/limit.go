@@ -38,24 +38,45 @@ func (s *Store) Admit(ctx context.Context, l Limit) (Admission, error) {
 	return s.admission(cmd, l, sent)
 }
 
-// addLimit adds the limiter to a pipeline. A limit that allows nothing at all
-// is one of a single operation in a thousand years.
+// addLimit adds the limiter to a pipeline.
 func (s *Store) addLimit(ctx context.Context, p redis.Pipeliner, l Limit) *redis.Cmd {
-	count := int64(max(l.Count, 1))
-	interval := (max(l.Per.Microseconds(), 1) + count - 1) / count
-	return call(ctx, p, &s.scripts.limit, []string{s.keys.rate(l.Rule, l.Caller)}, interval, count)
+	return call(ctx, p, &s.scripts.limit, []string{s.keys.rate(l.Rule, l.Caller)}, l.args(nil, 1, 0)...)
 }
 
-// admission reads the limiter's reply.
+// args appends what limit.lua takes for one key. A limit that allows nothing at
+// all is one of a single operation in a thousand years.
+func (l Limit) args(args []any, asked, later int) []any {
+	return append(args, l.interval().Microseconds(), l.burst(), asked, later, l.life().Microseconds())
+}
+
+// burst is how many operations are allowed at once.
+func (l Limit) burst() int64 { return int64(max(l.Count, 1)) }
+
+// interval is the time between two operations at the rate, in whole microseconds.
+func (l Limit) interval() time.Duration {
+	count := l.burst()
+	return time.Duration((max(l.Per.Microseconds(), 1)+count-1)/count) * time.Microsecond
+}
+
+// admission reads the limiter's reply for one operation.
 func (s *Store) admission(cmd *redis.Cmd, l Limit, sent time.Time) (Admission, error) {
 	r := replyOf(cmd)
-	a := Admission{Limit: l.Count, Allowed: r.int() == 1, Remaining: int(r.int())}
-	a.Reset = time.Duration(r.int()) * time.Microsecond
-	a.RetryAfter = time.Duration(r.int()) * time.Microsecond
 	now := time.UnixMicro(r.int())
+	admitted, a := l.admission(r)
 	if r.err != nil {
 		return Admission{}, fmt.Errorf("limiter: %w", r.err)
 	}
+	a.Allowed = admitted == 1
 	s.peer.observe(now, sent)
 	return a, nil
+}
+
+// admission takes what limit.lua says of one key: how many are admitted, and what
+// holds after that.
+func (l Limit) admission(r *reply) (admitted int, a Admission) {
+	admitted = int(r.int())
+	a = Admission{Limit: l.Count, Remaining: int(r.int())}
+	a.Reset = time.Duration(r.int()) * time.Microsecond
+	a.RetryAfter = time.Duration(r.int()) * time.Microsecond
+	return admitted, a
 }

@@ -48,6 +48,16 @@ func (p *peer) now() time.Time {
 	return p.remote.Add(time.Since(p.local))
 }
 
+// state returns run_id and clock together.
+func (p *peer) state() (runID string, now time.Time) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.local.IsZero() {
+		return p.runID, time.Now()
+	}
+	return p.runID, p.remote.Add(time.Since(p.local))
+}
+
 // onConnect runs on every new connection: it finds out who is at the other end
 // and loads the scripts, so that no operation meets a server without them.
 func (s *Store) onConnect(ctx context.Context, conn *redis.Conn) error {

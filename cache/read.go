@@ -41,6 +41,7 @@ const (
 	WhyFenced      = "fenced"      // invalidated, alone or with its whole view
 	WhyMinXid      = "min-xid"     // it has not seen the caller's transaction
 	WhyLimited     = "limited"     // the limiter did not admit the caller, so nothing was looked at
+	WhyAway        = "redis-away"  // Redis does not answer a Reader, who had kept an entry
 )
 
 // MinXid is a transaction that an answer must have seen.
@@ -50,7 +51,7 @@ type MinXid struct {
 }
 
 // seenBy reports whether an entry has seen the transaction.
-func (m MinXid) seenBy(e Entry) bool {
+func (m MinXid) seenBy(e *Entry) bool {
 	return (m.Epoch == 0 || m.Epoch == e.Snapshot.Epoch) && e.Snapshot.Sees(m.Xid)
 }
 
@@ -70,6 +71,7 @@ type Result struct {
 	Early     bool      // of a Hit: its time is over soon, and this reader is the one to ask for the next; not where a model answers
 	Admission Admission // zero without a Limit
 	Now       time.Time // the clock of Redis when it answered, to tell an entry's age
+	Near      bool      // a Reader had it in memory
 }
 
 // Read looks up one entry, and the limiter where there is a Limit, in one round
@@ -115,28 +117,44 @@ func (s *Store) judge(r *Result, q Query, entry, fence *redis.StringCmd) error {
 	if err == nil {
 		e, err = s.unsealed(e)
 	}
-	switch {
-	case errors.Is(err, errCorrupt):
-		r.Why = WhyAbsent
-	case err != nil:
+	if err != nil && !errors.Is(err, errCorrupt) {
 		return err
-	case h.state == stateFence && h.version.IsZero():
+	}
+	s.judgeEntry(r, q, &look{entry: e, header: h, err: err, whole: whole, known: known})
+	return nil
+}
+
+// judgeEntry decides what an entry is worth that has been found.
+func (s *Store) judgeEntry(r *Result, q Query, l *look) {
+	switch {
+	case l.err != nil:
 		r.Why = WhyAbsent
-	case h.state == stateFence, !known, e.Version.Compare(whole.fence) < 0:
+	case l.header.state == stateFence && l.header.version.IsZero():
+		r.Why = WhyAbsent
+	case l.header.state == stateFence, !l.known:
+		r.Why = WhyFenced
+	default:
+		s.weigh(r, q, &l.entry, l.header.run, l.whole)
+	}
+}
+
+// weigh decides what a value is worth that was put under a run_id.
+func (s *Store) weigh(r *Result, q Query, e *Entry, run string, whole viewKey) {
+	switch {
+	case e.Version.Compare(whole.fence) < 0:
 		r.Why = WhyFenced
 	case q.MinXid != nil && !q.View.Model && !q.MinXid.seenBy(e):
 		r.Why = WhyMinXid
 	default:
-		r.Entry = e
-		r.Status, r.Why = s.freshness(q.View, e, h, whole, r.Now)
+		r.Entry = *e
+		r.Status, r.Why = s.freshness(q.View, e, run, whole, r.Now)
 	}
-	return nil
 }
 
 // freshness tells a Hit from a Stale entry and from one that is too old even
 // for that. A negative entry is never served stale: what did not exist a while
 // ago may exist now, and no reader is helped by hearing otherwise.
-func (s *Store) freshness(v *view.View, e Entry, h header, whole viewKey, now time.Time) (Status, string) {
+func (s *Store) freshness(v *view.View, e *Entry, run string, whole viewKey, now time.Time) (Status, string) {
 	late := now.Sub(e.FreshUntil)
 	if late >= 0 && (e.Negative || late >= s.graceOf(v)) {
 		return Miss, WhyStale
@@ -146,7 +164,7 @@ func (s *Store) freshness(v *view.View, e Entry, h header, whole viewKey, now ti
 	}
 	// A value put under this very run_id had its lease taken after the restart,
 	// so its snapshot is later than whatever the restart may have lost.
-	if runID := s.RunID(); h.run != runOf(runID) && whole.confirmed != runID {
+	if runID := s.RunID(); run != runOf(runID) && whole.confirmed != runID {
 		if v.Fresh {
 			return Miss, WhyUnconfirmed
 		}

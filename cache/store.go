@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,12 +45,14 @@ type Options struct {
 type Store struct {
 	keys     keys
 	client   redis.UniversalClient
+	dial     Dial
 	staleFor time.Duration
 	fenceTTL time.Duration
 	scripts  scripts
 	flows    twoScripts
 	budgets  twoScripts
 	peer     peer
+	near     atomic.Pointer[near] // of the Reader, where there is one that keeps entries
 	counts   counts
 	seals    seals
 	took     *prometheus.HistogramVec
@@ -84,6 +87,7 @@ func New(dial Dial, o Options) (*Store, error) {
 	}
 	s := &Store{
 		keys:     newKeys(o.Prefix),
+		dial:     dial,
 		staleFor: o.StaleFor,
 		fenceTTL: o.FenceTTL,
 		scripts:  loaded,

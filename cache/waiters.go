@@ -90,6 +90,9 @@ func (w *Waiters) deliver(payload string) error {
 	if err != nil {
 		return err
 	}
+	if near := w.store.near.Load(); near != nil {
+		near.announced(waitKey{view, key})
+	}
 	f, watches, err := w.handOver(payload, waitKey{view, key})
 	if err != nil {
 		return err

@@ -60,6 +60,7 @@ type config struct {
 	OutboxWarnSize    size     `env:"OUTBOX_WARN_SIZE" envDefault:"1GiB"`
 	StaleFor          duration `env:"STALE_FOR" envDefault:"5m"`
 	AuditRate         float64  `env:"AUDIT_RATE" envDefault:"5"`
+	NearCacheBytes    size     `env:"NEAR_CACHE_BYTES" envDefault:"64MiB"`
 	LogLevel          string   `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat         string   `env:"LOG_FORMAT" envDefault:"json"`
 

@@ -303,6 +303,10 @@ func (w *worker) addAPI(listener net.Listener) error {
 	if err != nil {
 		return fmt.Errorf("publisher: %w", err)
 	}
+	reader, err := w.addReader()
+	if err != nil {
+		return err
+	}
 	w.closers = append(w.closers, publisher.Close)
 	model, err := w.model()
 	if err != nil {
@@ -314,7 +318,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 	}
 	waiters := w.store.NewWaiters()
 	server, err := api.New(api.Options{
-		Store: w.store, Waiters: waiters, Views: w.views, Publisher: publisher,
+		Store: w.store, Reader: reader, Waiters: waiters, Views: w.views, Publisher: publisher,
 		Auth: api.AuthOptions{
 			Mode: w.AuthMode, JWTSecret: w.AuthJWTSecret, JWKS: w.AuthJWKS, Issuer: w.AuthIssuer, Audience: w.AuthAudience,
 			Leeway: time.Duration(w.AuthLeeway), SessionTTL: time.Duration(w.SessionTTL),

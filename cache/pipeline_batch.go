@@ -1,0 +1,243 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// batch is what travels together: one MGET of the entries and their views' keys, and
+// one script for the callers that the limiter is asked about. It is one worker's, who
+// uses it again and again. (On a cluster this is the place that groups keys by slot.)
+type batch struct {
+	of       *pipeline
+	readings []*reading
+
+	looks map[waitKey]*pending // the entries, each once
+	views map[string]int       // where the views' keys stand among the names
+	names []any                // MGET and the keys
+	found [][]byte
+	reply bulks
+
+	limits map[limitKey]*asking
+	order  []*asking // as the script has them
+	sent   time.Time
+}
+
+// pending is an entry of a batch on its way.
+type pending struct {
+	look
+	at, view int // where entry and view's key stand among the names
+	mark     mark
+	readings []*reading
+}
+
+// asking are the readings of one caller in a batch.
+type asking struct {
+	limit    *Limit
+	later    int
+	readings []*reading
+}
+
+func newBatch(p *pipeline) *batch {
+	b := &batch{of: p, looks: map[waitKey]*pending{}, views: map[string]int{}, limits: map[limitKey]*asking{}}
+	b.reset()
+	return b
+}
+
+func (b *batch) reset() {
+	clear(b.readings)
+	clear(b.names)
+	clear(b.order)
+	b.readings, b.order = b.readings[:0], b.order[:0]
+	b.names = append(b.names[:0], "mget")
+	clear(b.looks)
+	clear(b.views)
+	clear(b.limits)
+	b.reply.reset()
+}
+
+// add takes in a reading.
+func (b *batch) add(r *reading) {
+	b.readings = append(b.readings, r)
+	if r.limited {
+		b.addLimit(r)
+	}
+	if !r.looks {
+		return
+	}
+	k := waitKey{r.view, r.key}
+	p := b.looks[k]
+	if p == nil {
+		p = &pending{at: b.name(b.of.store.keys.entry(r.view, r.key)), view: b.viewOf(r.view)}
+		b.looks[k] = p
+	}
+	p.readings = append(p.readings, r)
+}
+
+// addLimit lets a reading use what another batch has brought meanwhile, or has the
+// limiter asked.
+func (b *batch) addLimit(r *reading) {
+	if a, ok := b.of.allowances.take(&r.limit, time.Now()); ok {
+		r.admission = a
+		return
+	}
+	k := limitKey{r.limit.Rule, r.limit.Caller}
+	of := b.limits[k]
+	if of == nil {
+		of = &asking{limit: &r.limit}
+		b.limits[k] = of
+		b.order = append(b.order, of)
+	}
+	of.readings = append(of.readings, r)
+}
+
+func (b *batch) name(name string) int {
+	b.names = append(b.names, name)
+	return len(b.names) - 2 // behind MGET
+}
+
+func (b *batch) viewOf(view string) int {
+	at, ok := b.views[view]
+	if !ok {
+		at = b.name(b.of.store.keys.view(view))
+		b.views[view] = at
+	}
+	return at
+}
+
+// run sends the batch and reads what comes. It is sent again, once, where the
+// connection turns out to be dead, or Redis has lost the scripts: what is read is
+// read again, and an admission that was given in vain is the callers' loss.
+func (b *batch) run(ctx context.Context) error {
+	for k, p := range b.looks {
+		if b.of.near != nil {
+			p.mark = b.of.near.begin(k)
+		}
+	}
+	for _, of := range b.order {
+		of.later = b.of.allowances.next(of.limit, time.Now())
+	}
+	for attempt := 0; ; attempt++ {
+		err := b.send(ctx)
+		switch {
+		case err == nil || attempt > 0 || ctx.Err() != nil:
+			return err
+		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+			source := b.of.store.scripts.limit.source
+			if err := b.of.store.client.ScriptLoad(ctx, source).Err(); err != nil {
+				return fmt.Errorf("load script limit: %w", err)
+			}
+		case !ofConnection(err):
+			return err
+		}
+	}
+}
+
+// ofConnection reports whether an error is that of a connection, not what Redis said.
+func ofConnection(err error) bool {
+	var said redis.Error
+	return !errors.As(err, &said) && !errors.Is(err, errOddReply)
+}
+
+func (b *batch) send(ctx context.Context) error {
+	b.reply.reset()
+	b.sent = time.Now()
+	p := b.of.store.client.Pipeline()
+	var limited *redis.Cmd
+	if len(b.order) > 0 {
+		limited = b.callLimiter(ctx, p)
+	}
+	if len(b.names) > 1 {
+		_ = p.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.reply, b.names...)) // it is only queued here
+	}
+	if _, err := p.Exec(ctx); err != nil {
+		return err
+	}
+	if err := b.readEntries(); err != nil {
+		return err
+	}
+	if limited != nil {
+		return b.readLimiter(limited)
+	}
+	return nil
+}
+
+// callLimiter adds the script for all callers that it is to be asked about.
+func (b *batch) callLimiter(ctx context.Context, p redis.Pipeliner) *redis.Cmd {
+	keys := make([]string, len(b.order))
+	args := make([]any, 0, 5*len(b.order))
+	for i, of := range b.order {
+		keys[i] = b.of.store.keys.rate(of.limit.Rule, of.limit.Caller)
+		args = of.limit.args(args, len(of.readings), of.later)
+	}
+	return call(ctx, p, &b.of.store.scripts.limit, keys, args...)
+}
+
+// readLimiter divides what the limiter admits among its callers' readings, the first
+// ones first, and keeps what is left.
+func (b *batch) readLimiter(cmd *redis.Cmd) error {
+	r := replyOf(cmd)
+	now := time.UnixMicro(r.int())
+	for _, of := range b.order {
+		admitted, said := of.limit.admission(r)
+		if r.err != nil {
+			return fmt.Errorf("limiter: %w", r.err)
+		}
+		for i, reading := range of.readings {
+			reading.admission = said
+			if reading.admission.Allowed = i < admitted; reading.admission.Allowed {
+				reading.admission.Remaining += admitted - i - 1
+				reading.admission.RetryAfter = 0
+			}
+		}
+		if left := admitted - len(of.readings); left >= 0 {
+			b.of.allowances.give(of.limit, left, said, b.sent)
+		}
+	}
+	b.of.store.peer.observe(now, b.sent)
+	return nil
+}
+
+// readEntries decodes what MGET brought.
+func (b *batch) readEntries() error {
+	n := len(b.names) - 1
+	if n == 0 {
+		return nil
+	}
+	if cap(b.found) < n {
+		b.found = make([][]byte, n)
+	}
+	found := b.found[:n]
+	if err := b.reply.values(found); err != nil {
+		return err
+	}
+	for k, p := range b.looks {
+		p.whole, p.known = decodeViewKey(string(found[p.view]))
+		// A copy, since an entry outlives the buffer, and the near cache counts it alone.
+		p.entry, p.header, p.err = decodeEntry(k.view, k.key, append([]byte(nil), found[p.at]...))
+		if p.err == nil {
+			p.entry, p.err = b.of.store.unsealed(p.entry)
+		}
+	}
+	return nil
+}
+
+// answer ends the batch: the near cache gets what was found, and each caller hears.
+func (b *batch) answer(err error) {
+	for k, p := range b.looks {
+		if b.of.near != nil {
+			b.of.near.end(k, p.mark, &p.look, err)
+		}
+		for _, r := range p.readings {
+			r.look = &p.look
+		}
+	}
+	for _, r := range b.readings {
+		r.err = err
+		r.done <- struct{}{}
+	}
+}
