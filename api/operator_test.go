@@ -53,7 +53,7 @@ func TestStatsSumAllProcesses(t *testing.T) {
 			Instance: "one", At: now.Add(-time.Second), Views: map[string]cache.ViewCounts{"run_status": {Hits: 4, Misses: 2}, "user_books": {Hits: 1, Stale: 1}},
 			Groups:    map[string]cache.GroupReport{"invalidate": {Dead: 9, Topics: map[string]cache.TopicReport{"books": {Length: 1, Lag: 1, Pending: 1}}}},
 			Staleness: &cache.Quantiles{Count: 10, P50: 0.001, P99: 0.02, P999: 0.5}, AI: &cache.AIReport{Calls: 1, Hits: 2, TokensSpent: 3, TokensSaved: 4},
-			Relay: &cache.RelayReport{Leader: true, Position: "1-5", Backlog: 7, LastDrain: now},
+			Relay: &cache.RelayReport{Leader: true, Position: "1-5", Backlog: 7, OutboxBytes: 8192, LastDrain: now},
 		},
 		{
 			Instance: "two", At: now, Views: map[string]cache.ViewCounts{"run_status": {Misses: 1}},
@@ -86,7 +86,7 @@ func TestStatsSumAllProcesses(t *testing.T) {
 		t.Errorf("staleness: %+v", s.Staleness)
 	case s.AI.Calls != 2 || s.AI.TokensSpent != 13 || s.AI.MoneySaved != 0.5:
 		t.Errorf("ai: %+v", s.AI)
-	case s.Relay == nil || s.Relay.Position != "1-5" || s.Relay.Backlog != 7:
+	case s.Relay == nil || s.Relay.Position != "1-5" || s.Relay.Backlog != 7 || s.Relay.OutboxBytes != 8192:
 		t.Errorf("relay: %+v", s.Relay)
 	case s.Memory.Used == 0:
 		t.Errorf("memory: %+v", s.Memory)

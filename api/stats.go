@@ -56,6 +56,7 @@ type groupStats struct {
 type relayStats struct {
 	Position    string    `json:"position"`
 	Backlog     int64     `json:"backlog"`
+	OutboxBytes int64     `json:"outbox_bytes"`
 	LastDrainAt time.Time `json:"last_drain_at"`
 }
 
@@ -110,7 +111,7 @@ func summarize(reports []cache.Report) stats {
 			all.addGroup(name, group)
 		}
 		if r.Relay != nil && r.Relay.Leader {
-			all.Relay = &relayStats{Position: r.Relay.Position, Backlog: r.Relay.Backlog, LastDrainAt: r.Relay.LastDrain}
+			all.Relay = &relayStats{Position: r.Relay.Position, Backlog: r.Relay.Backlog, OutboxBytes: r.Relay.OutboxBytes, LastDrainAt: r.Relay.LastDrain}
 		}
 		all.addStaleness(r.Staleness)
 		all.addAI(r.AI)

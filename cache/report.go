@@ -41,10 +41,11 @@ type TopicReport struct {
 
 // RelayReport is the state of a relay.
 type RelayReport struct {
-	Leader    bool      `json:"leader"`
-	Position  string    `json:"position"`
-	Backlog   int64     `json:"backlog"`
-	LastDrain time.Time `json:"last_drain"`
+	Leader      bool      `json:"leader"`
+	Position    string    `json:"position"`
+	Backlog     int64     `json:"backlog"`
+	OutboxBytes int64     `json:"outbox_bytes"` // on disk, with what was sent and is kept
+	LastDrain   time.Time `json:"last_drain"`
 }
 
 // Quantiles of a duration, in seconds.

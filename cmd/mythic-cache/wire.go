@@ -362,7 +362,7 @@ func (w *worker) addReporter() error {
 	if w.relay != nil {
 		o.Relay = func() *cache.RelayReport {
 			s := w.relay.State()
-			return &cache.RelayReport{Leader: s.Leader, Position: s.Position, Backlog: s.Backlog, LastDrain: s.LastDrain}
+			return &cache.RelayReport{Leader: s.Leader, Position: s.Position, Backlog: s.Backlog, OutboxBytes: s.OutboxBytes, LastDrain: s.LastDrain}
 		}
 	}
 	if answersView(w.views) != nil && (w.plays(roleWorkers) || w.plays(roleAPI)) {
