@@ -135,7 +135,9 @@ func (w *Warmer) present(ctx context.Context, d aiData) (bool, error) {
 	if err != nil {
 		return false, unavailable(err)
 	}
-	w.account.Hit(found.Entry.Body)
+	if !d.warm { // nobody asked, so nothing was saved
+		w.account.Hit(found.Entry.Body)
+	}
 	w.o.Log.Debug().Str("key", d.key).Msg("answer is there already")
 	return true, w.settle(ctx, d)
 }
