@@ -60,7 +60,9 @@ func newAuthenticator(o AuthOptions, eventsToken, adminToken string, store *cach
 	}
 	switch o.Mode {
 	case "", AuthJWT:
-		return a, a.verifyTokens(o, store, log)
+		if err := a.verifyTokens(o, store, log); err != nil {
+			return nil, err
+		}
 	case AuthSession:
 		a.door = newDoorkeeper(store, nil, o.SessionTTL, log)
 	case AuthHeader:

@@ -149,14 +149,10 @@ func (t *touches) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisTimeout)
-			defer cancel()
-			t.write(last)
+			t.write(context.WithoutCancel(ctx))
 			return
 		case <-tick.C:
-			bounded, cancel := context.WithTimeout(ctx, redisTimeout)
-			t.write(bounded)
-			cancel()
+			t.write(ctx)
 		}
 	}
 }
@@ -169,6 +165,8 @@ func (t *touches) write(ctx context.Context) {
 	if len(used) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
 	if err := t.store.TouchSessions(ctx, used, t.ttl); err != nil {
 		t.log.Debug().Err(err).Int("sessions", len(used)).Msg("the use of sessions was not written down")
 	}

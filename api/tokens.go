@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"strings"
 	"time"
@@ -100,7 +99,7 @@ func (t *tokens) key(ctx context.Context, token *jwt.Token) (any, error) {
 	}
 	set := jwt.VerificationKeySet{Keys: make([]jwt.VerificationKey, len(found))}
 	for i, key := range found {
-		set.Keys[i] = crypto.PublicKey(key)
+		set.Keys[i] = key
 	}
 	return set, nil
 }

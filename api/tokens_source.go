@@ -98,8 +98,7 @@ func (s *urlSource) read(ctx context.Context) ([]byte, error) {
 
 // withoutSecrets leaves out the URL of an error, in which a name and a password may be.
 func withoutSecrets(err error) error {
-	var of *url.Error
-	if errors.As(err, &of) {
+	if of, ok := errors.AsType[*url.Error](err); ok {
 		return of.Err
 	}
 	return err

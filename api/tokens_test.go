@@ -46,6 +46,7 @@ type issuer struct {
 }
 
 func newIssuer(t testing.TB) *issuer {
+	t.Helper()
 	i := &issuer{t: t, private: map[string]crypto.Signer{}, keys: map[string]json.RawMessage{}}
 	front := httptest.NewServer(i)
 	t.Cleanup(front.Close)
@@ -329,7 +330,7 @@ func TestARevokedTokenHasNoOtherSpelling(t *testing.T) {
 			}
 			for _, revoked := range []string{token, twin} {
 				if !cache.RevokedToken(cache.HashToken(revoked)).Hits(got.token) {
-					t.Errorf("%s: revoked in one spelling, it is let in in the other", alg)
+					t.Errorf("%s: revoked in one spelling, the other opens", alg)
 				}
 			}
 		}

@@ -70,7 +70,7 @@ func TestASessionLivesWhileItIsUsed(t *testing.T) {
 	if ttl := ttlOf(t, s, key); ttl < day-time.Minute || ttl > day {
 		t.Errorf("used, it lives for %s", ttl)
 	}
-	// One that ends, ends, however much it is used; one that has ended does not come back.
+	// One with an end has it, however much it is used; one that has ended does not come back.
 	ends := cache.Session{Hash: cache.HashToken("ends"), Sub: "a", Created: now, Expires: now.Add(time.Hour)}
 	create(t, s, ends)
 	if err := s.TouchSessions(t.Context(), []cache.Session{wantSession(t, s, ends.Hash, "a")}, day); err != nil {

@@ -23,7 +23,7 @@ func TestSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
 	s := NewSessions(w.store, SessionsOptions{TTL: 2 * time.Hour})
-	hash := func(token string) cache.TokenHash { return cache.HashToken(token) }
+	hash := cache.HashToken
 	data := func(token, more string) string { return `{"sha256":"` + hash(token).String() + `"` + more + `}` }
 	wants := func(token, sub string) {
 		t.Helper()

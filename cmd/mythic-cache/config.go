@@ -182,9 +182,7 @@ func (p *program) config() (*config, error) {
 	if !(c.AuditRate >= 0 && c.AuditRate <= auditRateMost) { // so that it finds what is no number, too
 		reject("AUDIT_RATE", "%g is no number of entries a second from 0 to %d", c.AuditRate, auditRateMost)
 	}
-	if time.Duration(c.AuthLeeway) > leewayMost {
-		reject("AUTH_LEEWAY", "%s is more than %s; a token would live so much longer than its issuer wants", time.Duration(c.AuthLeeway), leewayMost)
-	}
+	c.checkLeeway(reject)
 	if _, err := c.models(); err != nil {
 		wrong = append(wrong, err)
 	}
@@ -218,6 +216,13 @@ func (c *config) readAI(reject func(name, why string, args ...any)) {
 	}
 	if c.prices, err = consumers.ParsePrices(c.AIPrices); err != nil {
 		reject("AI_PRICES", "%w", err)
+	}
+}
+
+// checkLeeway refuses a leeway that is none any more.
+func (c *config) checkLeeway(reject func(name, why string, args ...any)) {
+	if time.Duration(c.AuthLeeway) > leewayMost {
+		reject("AUTH_LEEWAY", "%s is more than %s; a token would live so much longer than its issuer wants", time.Duration(c.AuthLeeway), leewayMost)
 	}
 }
 

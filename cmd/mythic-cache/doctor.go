@@ -110,10 +110,12 @@ func (c *config) examineSettings() []finding {
 			all = append(all, finding{what: what, mend: mend})
 		}
 	}
-	advise(c.AuthMode == "jwt" && c.AuthJWTSecret == "" && c.AuthJWKS == "", "neither AUTH_JWKS nor AUTH_JWT_SECRET is set: nobody can show a token", "say where the keys of your issuer are, or set the secret that your tokens are signed with")
+	advise(c.AuthMode == "jwt" && c.AuthJWTSecret == "" && c.AuthJWKS == "", "neither AUTH_JWKS nor AUTH_JWT_SECRET is set: nobody can show a token",
+		"say where the keys of your issuer are, or set the secret that your tokens are signed with")
 	advise(c.AuthMode == "jwt" && c.AuthJWTSecret != "" && len(c.AuthJWTSecret) < api.MinSecret,
 		fmt.Sprintf("AUTH_JWT_SECRET has %d bytes: it could be guessed from one token", len(c.AuthJWTSecret)), fmt.Sprintf("use at least %d random bytes (RFC 7518, section 3.2)", api.MinSecret))
-	advise(c.AuthMode == "jwt" && c.AuthJWKS != "" && (c.AuthIssuer == "" || c.AuthAudience == ""), "AUTH_ISSUER or AUTH_AUDIENCE is not set: a token that the issuer gave for another app opens this one, too", "set both as your issuer writes them")
+	advise(c.AuthMode == "jwt" && c.AuthJWKS != "" && (c.AuthIssuer == "" || c.AuthAudience == ""),
+		"AUTH_ISSUER or AUTH_AUDIENCE is not set: a token that the issuer gave for another app opens this one, too", "set both as your issuer writes them")
 	advise(c.AuthMode == "header", "AUTH_MODE is header: whoever reaches the API directly can be anybody", "let only the gateway reach it")
 	advise(c.EventsToken == "", "EVENTS_TOKEN is not set: POST /events is closed", "set it where the app publishes by HTTP")
 	advise(c.AdminToken == "", "ADMIN_TOKEN is not set: what it guards is closed", "set it where you want to use it")
