@@ -25,7 +25,8 @@ func (s *Server) answerRoutes() []route {
 			continue
 		}
 		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v)}
-		routes := newChatDesk(d).routes()
+		s.chat = newChatDesk(d)
+		routes := s.chat.routes()
 		if v.HTTP == nil {
 			return routes
 		}

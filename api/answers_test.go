@@ -21,6 +21,8 @@ import (
 type heard struct {
 	Scope   string          `json:"scope"`
 	Request json.RawMessage `json:"request"`
+	NoStore bool            `json:"no_store"`
+	Nonce   string          `json:"nonce"`
 	key     string
 }
 
@@ -41,7 +43,12 @@ func (w *world) answerer(handle func(q heard)) {
 				if err := json.Unmarshal([]byte(data), &q); err != nil {
 					w.t.Error(err)
 				}
-				if q.key, _, err = cache.AnswerKey("demo", q.Scope, q.Request); err != nil {
+				if q.NoStore {
+					q.key, _, err = cache.OneTimeKey("demo", q.Scope, q.Nonce, q.Request)
+				} else {
+					q.key, _, err = cache.AnswerKey("demo", q.Scope, q.Request)
+				}
+				if err != nil {
 					w.t.Error(err)
 				}
 				handle(q)

@@ -125,7 +125,7 @@ func (d *chatDesk) whole(ctx context.Context, x *exchange, c chat, a ask, result
 	got, err := d.await(ctx, a)
 	x.fill += time.Since(begun)
 	if err != nil {
-		return d.unmade(x, err)
+		return d.unmade(x, causeOf(ctx, err)) //nolint:contextcheck // it asks whether the client is there
 	}
 	return d.replay(x, c, got.entry, missed(result.Why, got))
 }

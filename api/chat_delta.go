@@ -88,7 +88,7 @@ func restOfText(said, text string) (string, error) {
 func restOfCalls(said, answer json.RawMessage) ([]delta, error) {
 	before, err := readCalls(said)
 	after, err2 := readCalls(answer)
-	if err = errors.Join(err, err2); err != nil {
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
 	if len(before) > len(after) {

@@ -260,8 +260,9 @@ func appendEvent(b []byte, value any) ([]byte, error) {
 	return append(b, "\n\n"...), nil
 }
 
-// beat is a sign of life, so that nobody on the way takes the stream for dead.
-func (s *chatStream) beat() error { return s.send([]byte(heartbeat)) }
+// beat is a sign of life, so that nobody on the way takes the stream for dead: a comment
+// without the empty line behind it, which some clients would take for an empty event.
+func (s *chatStream) beat() error { return s.send([]byte(":\n")) }
 
 // fail ends the stream with an error; where none has begun it returns that.
 func (s *chatStream) fail(err error) error {

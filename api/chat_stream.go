@@ -92,7 +92,7 @@ func (d *chatDesk) follow(ctx context.Context, x *exchange, c chat, a ask, resul
 			over, err = s.tell(p)
 		case m := <-made:
 			if m.err != nil {
-				return s.fail(d.unmade(x, causeOf(ctx, m.err)))
+				return s.fail(d.unmade(x, causeOf(ctx, m.err))) //nolint:contextcheck // it asks whether the client is there
 			}
 			whole = m.got.entry
 			if !s.running() {

@@ -53,6 +53,9 @@ func notAnswered(reason string) *Problem {
 	return refusedByModel(why)
 }
 
+// emptyFor is after what time it is worth to ask an account again that had no money.
+const emptyFor = time.Minute
+
 // toldStatus and toldCode find what a worker's sentence tells of the provider's error.
 var (
 	toldStatus = regexp.MustCompile(`\(status (\d{3})\)`)
@@ -76,7 +79,8 @@ func refusedByModel(why string) *Problem {
 		p = refusal(why)
 		p.code = "model_refused"
 	case http.StatusTooManyRequests:
-		p.Status = status // an account without money stays so
+		p.Status = status // an account without money stays so for a while
+		p.retryAfter = emptyFor
 	default:
 		p.Status = status
 	}

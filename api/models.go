@@ -1,5 +1,10 @@
 package api
 
+import (
+	"net/http"
+	"slices"
+)
+
 // model is one in the form of OpenAI's list of models.
 type model struct {
 	ID      string `json:"id"`
@@ -21,7 +26,7 @@ func (d *chatDesk) getModels(x *exchange) error {
 	for _, name := range d.server.o.Models.Names() {
 		list = append(list, modelNamed(name))
 	}
-	return x.json(200, struct {
+	return x.json(http.StatusOK, struct {
 		Object string  `json:"object"`
 		Data   []model `json:"data"`
 	}{"list", list})
@@ -33,12 +38,10 @@ func (d *chatDesk) getModel(x *exchange) error {
 		return err
 	}
 	name := x.request.PathValue("model")
-	for _, known := range d.server.o.Models.Names() {
-		if name == known {
-			return x.json(200, modelNamed(name))
-		}
+	if !slices.Contains(d.server.o.Models.Names(), name) {
+		return unknownModel()
 	}
-	return unknownModel()
+	return x.json(http.StatusOK, modelNamed(name))
 }
 
 // unknownModel is the problem of a model that is not configured.

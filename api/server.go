@@ -81,6 +81,7 @@ type Server struct {
 	refreshes *refreshes
 	watches   *watches
 	flows     *cache.Flows
+	chat      *chatDesk // nil: no view is a model's
 	metrics   *metrics
 	fixed     fixed
 	packer    *packer

@@ -49,6 +49,7 @@ func runMain(m *testing.M) (code int) {
 		return 1
 	}
 	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.PlainBodyDecoder)
+	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.PlainBodyDecoder)
 	code = m.Run()
 	shared.Stop()
 	if code == 0 {
