@@ -1,6 +1,11 @@
 package cache
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
 
 // Heard returns when the last sign of life was asked for that a reader's link gave:
 // what was written before has been heard of.
@@ -14,3 +19,19 @@ func (r *Reader) Alone() uint64 { return r.alone.Load() }
 
 // Waiting returns how many reads wait to be sent.
 func (r *Reader) Waiting() int { return len(r.pipeline.queue) }
+
+// TakeAhead asks the limiter as a process does that takes admissions ahead, and returns
+// how many it was given.
+func (s *Store) TakeAhead(ctx context.Context, l Limit, asked, later int) (int, error) {
+	var cmd *redis.Cmd
+	err := s.pipeline(ctx, func(p redis.Pipeliner) {
+		cmd = call(ctx, p, &s.scripts.limit, []string{s.keys.rate(l.Rule, l.Caller)}, l.args(nil, asked, later)...)
+	})
+	if err != nil {
+		return 0, err
+	}
+	r := replyOf(cmd)
+	r.int()
+	admitted, _ := l.admission(r)
+	return admitted, r.err
+}
