@@ -9,6 +9,9 @@
 // exist (its age and its time to live are left out too; how long an answer took
 // is not hidden).
 //
+// A token that has been revoked is out at once (doorkeeper says what that means), and
+// one that was seen a while ago costs neither a signature check nor a round trip.
+//
 // A hit costs one round trip to Redis, the limiter's included. A miss appends one
 // event to a stream and waits, for a bounded time, until a worker announces the
 // entry; requests for the same key share the event. However many wait, no queue
