@@ -197,7 +197,7 @@ func TestChatWithoutFlows(t *testing.T) {
 }
 
 func TestChatScopes(t *testing.T) {
-	w := begin(t, func(o *Options) { o.DefaultModel, o.Models = "", models(t, "demo", "demo,open", "open") })
+	w := begin(t, func(o *Options) { o.Models = models(t, "demo", "demo,open", "open") })
 	w.answerer(func(q heard) { w.say(q, strings.ReplaceAll(q.Scope, "\x00", "0")) })
 	app := w.openAIClient(eventsToken)
 	tell := func(c *openai.ChatCompletionService, want string, change func(*openai.ChatCompletionNewParams), more ...option.RequestOption) {
@@ -274,7 +274,7 @@ func TestChatIsNotKept(t *testing.T) {
 
 func TestChatThatIsRefused(t *testing.T) {
 	w := begin(t, func(o *Options) {
-		o.DefaultModel, o.Models = "", models(t, "demo", "demo", "")
+		o.Models = models(t, "demo", "demo", "")
 		o.Limits = "/v1/chat/completions=50/1m"
 	})
 	const message = `"messages":[{"role":"user","content":"moon"}]`
@@ -437,7 +437,7 @@ func TestChatThatFailsAtFirst(t *testing.T) {
 }
 
 func TestChatModels(t *testing.T) {
-	w := begin(t, func(o *Options) { o.DefaultModel, o.Models = "", models(t, "writer", "writer=demo,meta/small", "") })
+	w := begin(t, func(o *Options) { o.Models = models(t, "writer", "writer=demo,meta/small", "") })
 	service := openai.NewModelService(option.WithBaseURL(w.url+"/v1/"), option.WithAPIKey(eventsToken), option.WithMaxRetries(0))
 	page, err := service.List(t.Context())
 	if err != nil || len(page.Data) != 2 || page.Data[0].ID != "writer" || page.Data[1].ID != "meta/small" {

@@ -59,8 +59,6 @@ type Options struct {
 	Provider string       // of the model, for the keys of answers
 	Models   cache.Models // that may be asked for
 
-	DefaultModel string // in place of Models, where any may be asked for
-
 	Spared func(answer []byte) // told of each question whose answer was there; nil: nobody is
 
 	Log      zerolog.Logger
@@ -126,11 +124,6 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, reader: o.Reader, views: o.Views, publisher: o.Publisher, log: o.Log, o: o, timeouts: usualTimeouts(), packer: newPacker(),
 		misses: newMisses(o.Store, o.Waiters, o.Publisher, o.MissWait, o.MaxWaiting), refreshes: newRefreshes(o.Publisher, o.Log),
-	}
-	if o.DefaultModel != "" {
-		if s.o.Models, err = cache.ParseModels(o.DefaultModel, "", ""); err != nil {
-			return nil, err
-		}
 	}
 	s.flows = o.Store.NewFlows()
 	s.fixed = newFixed(len(origins) > 0)
