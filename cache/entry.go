@@ -30,7 +30,7 @@ type Entry struct {
 }
 
 // stored returns the body as it stands in Redis. The ETag is of this.
-func (e *Entry) stored() []byte {
+func (e Entry) stored() []byte {
 	if e.kept != nil {
 		return e.kept
 	}

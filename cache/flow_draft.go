@@ -43,7 +43,10 @@ func (d *Draft) Add(p FlowPart) error {
 	if len(p.Usage) > 0 {
 		d.usage = p.Usage
 	}
-	return errors.Join(extend(&d.message, p.Delta), extend(&d.logprobs, p.Logprobs))
+	var err, err2 error
+	d.message, err = extend(d.message, p.Delta)
+	d.logprobs, err2 = extend(d.logprobs, p.Logprobs)
+	return errors.Join(err, err2)
 }
 
 // Text is the content so far.
@@ -94,21 +97,21 @@ func (d *Draft) Answer() (Answer, error) {
 }
 
 // extend adds a delta, a JSON object or null, to what has come before it.
-func extend(into *map[string]any, delta json.RawMessage) error {
+func extend(into map[string]any, delta json.RawMessage) (map[string]any, error) {
 	if len(delta) == 0 || isNull(delta) {
-		return nil
+		return into, nil
 	}
 	decoder := json.NewDecoder(bytes.NewReader(delta))
 	decoder.UseNumber()
 	var members map[string]any
 	if err := decoder.Decode(&members); err != nil {
-		return errPart
+		return into, errPart
 	}
-	if *into == nil {
-		*into = map[string]any{}
+	if into == nil {
+		into = map[string]any{}
 	}
-	merge(*into, members)
-	return nil
+	merge(into, members)
+	return into, nil
 }
 
 // merge adds the members of a delta: texts are continued, objects are merged, and the

@@ -164,6 +164,9 @@ func TestFlowIsOfOneGeneration(t *testing.T) {
 	if text, end := told(t, reader, 0); text != " forest" || end != cache.FlowDone {
 		t.Errorf("heard %q, ended by %q", text, end)
 	}
+	if n := r.Client(t).XLen(t.Context(), "mythic:ai_flow:{k}").Val(); n != 3 {
+		t.Errorf("%d pieces are kept: not those of one generation", n)
+	}
 	late := flows.Follow("k")
 	defer late.Close()
 	if text, end := told(t, late, 0); text != "Kelp forest" || end != cache.FlowDone {

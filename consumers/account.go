@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -36,6 +35,7 @@ type Account struct {
 
 	mu                    sync.Mutex
 	moneySpent, moneySave float64
+	scopes                map[string]*cache.ScopeCost // since they were last written
 
 	outcomes *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
@@ -47,7 +47,7 @@ type Account struct {
 // NewAccount opens an account.
 func NewAccount(o AccountOptions) (*Account, error) {
 	a := &Account{
-		prices: o.Prices, labels: slices.Concat(o.Models, o.Prices.names()),
+		scopes: map[string]*cache.ScopeCost{}, prices: o.Prices, labels: slices.Concat(o.Models, o.Prices.names()),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mythic_cache_ai_calls_total", Help: "Calls of the model, by model and outcome.",
 		}, []string{"model", "outcome"}),
@@ -87,8 +87,8 @@ func (a *Account) label(model string) string {
 	return otherModel
 }
 
-// called counts a call.
-func (a *Account) called(model string, usage cache.Usage, took time.Duration, err error) {
+// called counts a call that was made for a scope.
+func (a *Account) called(scope, model string, usage cache.Usage, took time.Duration, err error) {
 	a.calls.Add(1)
 	a.took.Observe(took.Seconds())
 	outcome := "answered"
@@ -109,33 +109,47 @@ func (a *Account) called(model string, usage cache.Usage, took time.Duration, er
 	}
 	label := a.label(model)
 	a.outcomes.WithLabelValues(label, outcome).Inc()
-	a.book(&a.spent, &a.moneySpent, model, label, "spent", usage)
+	cost := a.book(&a.spent, model, label, "spent", usage)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.moneySpent += cost
+	a.charge(scope, func(c *cache.ScopeCost) {
+		c.TokensSpent += max(usage.TotalTokens, 0)
+		c.MoneySpent += cost
+	})
 }
 
-// Hit counts a question whose answer was there; body is the stored answer.
-func (a *Account) Hit(body []byte) {
+// Hit is HitOf for who does not know the scope.
+func (a *Account) Hit(body []byte) { a.HitOf("", body) }
+
+// HitOf counts a question of a scope whose answer was there; body is the stored answer.
+func (a *Account) HitOf(scope string, body []byte) {
 	a.hits.Add(1)
 	a.hitsSeen.Inc()
 	var answer cache.Answer
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return // stored by another release: its tokens are not known
 	}
-	a.book(&a.saved, &a.moneySave, answer.Model, a.label(answer.Model), "saved", answer.Usage)
+	cost := a.book(&a.saved, answer.Model, a.label(answer.Model), "saved", answer.Usage)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.moneySave += cost
+	a.charge(scope, func(c *cache.ScopeCost) {
+		c.TokensSaved += max(answer.Usage.TotalTokens, 0)
+		c.MoneySaved += cost
+	})
 }
 
-// book adds up tokens and what they cost. Counters never fall: a provider that counts
-// below zero is not believed.
-func (a *Account) book(tokens *atomic.Uint64, money *float64, model, label, kind string, usage cache.Usage) {
+// book adds up tokens, and returns what they cost. Counters never fall: a provider that
+// counts below zero is not believed.
+func (a *Account) book(tokens *atomic.Uint64, model, label, kind string, usage cache.Usage) float64 {
 	if usage.TotalTokens > 0 {
 		tokens.Add(uint64(usage.TotalTokens))
 		a.tokens.WithLabelValues(label, kind).Add(float64(usage.TotalTokens))
 	}
-	if cost := a.prices.of(model, usage); cost > 0 && !math.IsInf(cost, 0) {
-		a.mu.Lock()
-		*money += cost
-		a.mu.Unlock()
-		a.money.WithLabelValues(label, kind).Add(cost)
-	}
+	cost := a.prices.of(model, usage)
+	a.money.WithLabelValues(label, kind).Add(cost)
+	return cost
 }
 
 // Report returns what has been counted since the account was opened.

@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"context"
 	"math"
 	"strings"
 	"testing"
@@ -43,14 +44,14 @@ func TestAccountCountsMoney(t *testing.T) {
 		t.Fatal(err)
 	}
 	usage := cache.Usage{PromptTokens: 1000, CompletionTokens: 500, TotalTokens: 1500}
-	a.called("gpt-4o", usage, time.Second, nil)
-	a.called("whatever a caller writes", usage, time.Second, nil)
-	a.called("house", cache.Usage{}, time.Second, &ModelError{Status: 500})
+	a.called("user_1", "gpt-4o", usage, time.Second, nil)
+	a.called("user_2", "whatever a caller writes", usage, time.Second, nil)
+	a.called("user_1", "house", cache.Usage{}, time.Second, &ModelError{Status: 500})
 	body, err := cache.Answer{Model: "gpt-4o-2024-08-06", Usage: usage}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Hit(body)
+	a.HitOf("user_1", body)
 	a.Hit(body)
 	want := cache.AIReport{Calls: 3, Hits: 2, Failures: 1, TokensSpent: 3000, TokensSaved: 3000, MoneySpent: 0.006, MoneySaved: 0.012}
 	if got := a.Report(); math.Abs(got.MoneySpent-want.MoneySpent) > 1e-9 || math.Abs(got.MoneySaved-want.MoneySaved) > 1e-9 {
@@ -58,9 +59,38 @@ func TestAccountCountsMoney(t *testing.T) {
 	} else if got.MoneySpent, got.MoneySaved = want.MoneySpent, want.MoneySaved; got != want {
 		t.Errorf("the account says %+v", got)
 	}
+	one := a.scopes["user_1"]
+	if len(a.scopes) != 2 || one == nil || one.TokensSpent != 1500 || one.TokensSaved != 1500 || one.Scope != cache.HashScope("user_1") {
+		t.Errorf("the scopes are %+v", one)
+	}
 	for model, want := range map[string]float64{"gpt-4o": 1500, "house": 0, otherModel: 1500} {
 		if got := valueOf(t, a.tokens.WithLabelValues(model, "spent")); got != want {
 			t.Errorf("%s has cost %v tokens", model, got)
 		}
+	}
+}
+
+// What could not be written is written the next time.
+func TestAccountWritesScopes(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	a, err := NewAccount(AccountOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	usage := cache.Usage{TotalTokens: 10}
+	a.called("user_1", "m", usage, time.Second, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.flush(ctx, w.store); err == nil {
+		t.Fatal("it was written without a connection")
+	}
+	a.called("user_1", "m", usage, time.Second, nil)
+	if err := a.Run(ctx, w.store); err != nil { // once more at its end
+		t.Fatal(err)
+	}
+	top, err := w.store.TopCosts(t.Context(), 10)
+	if err != nil || len(top) != 1 || top[0] != (cache.ScopeCost{Scope: cache.HashScope("user_1"), TokensSpent: 20}) {
+		t.Errorf("what is written is %+v (%v)", top, err)
 	}
 }

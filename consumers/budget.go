@@ -46,14 +46,14 @@ func ParseBudgets(text string) (Budgets, error) {
 			return Budgets{}, fmt.Errorf("%s has two budgets", model)
 		}
 		seen[model] = true
-		if err := b.take(model, quotas); err != nil {
+		if err := takeBudget(&b, model, quotas); err != nil {
 			return Budgets{}, fmt.Errorf("%q %w", item, err)
 		}
 	}
 	return b, nil
 }
 
-func (b *Budgets) take(model, text string) error {
+func takeBudget(b *Budgets, model, text string) error {
 	if model == "warm" {
 		percent, ok := strings.CutSuffix(strings.TrimSpace(text), "%")
 		n, err := strconv.ParseFloat(percent, 64)
@@ -70,11 +70,11 @@ func (b *Budgets) take(model, text string) error {
 		if err != nil {
 			return err
 		}
-		if kind := (cache.Quota{Tokens: q.Tokens, Per: q.Per}); seen[kind] {
+		kind := cache.Quota{Tokens: q.Tokens, Per: q.Per}
+		if seen[kind] {
 			return fmt.Errorf("bounds the same twice within %s", q.Per)
-		} else {
-			seen[kind] = true
 		}
+		seen[kind] = true
 		quotas = append(quotas, q)
 	}
 	if model == "default" {

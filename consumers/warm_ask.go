@@ -136,7 +136,7 @@ func (w *Warmer) present(ctx context.Context, d aiData) (bool, error) {
 		return false, unavailable(err)
 	}
 	if !d.warm { // nobody asked, so nothing was saved
-		w.account.Hit(found.Entry.Body)
+		w.account.HitOf(d.scope, found.Entry.Body)
 	}
 	w.o.Log.Debug().Str("key", d.key).Msg("answer is there already")
 	return true, w.settle(ctx, d)

@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -69,7 +70,7 @@ func TestWarmAnswersFlow(t *testing.T) {
 	}
 	told, err := draft.Answer()
 	told.Key = key
-	if err != nil || string(must(told.Encode())) != string(must(answer.Encode())) {
+	if err != nil || !bytes.Equal(must(told.Encode()), must(answer.Encode())) {
 		t.Errorf("what was told is %+v, and what stands %+v (%v)", told, answer, err)
 	}
 	if err := <-ended; err != nil {

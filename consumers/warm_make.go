@@ -25,7 +25,7 @@ func (w *Warmer) make(ctx context.Context, d aiData, lease cache.Lease) error {
 	took := time.Since(started)
 	w.breakers.done(d.model, time.Now(), err)
 	w.settleSpent(ctx, held, answer.Usage, err)
-	w.account.called(d.model, answer.Usage, took, err)
+	w.account.called(d.scope, d.model, answer.Usage, took, err)
 	if err != nil {
 		return w.failed(ctx, d, lease, flow, err)
 	}
@@ -50,7 +50,8 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 		return err
 	}
 	fill := cache.Fill{Owner: d.scope, Owned: true, Body: body, LoadTook: took}
-	if d.noStore || !answer.Lasting() && !(answer.Truncated() && w.o.KeepTruncated) {
+	lasting := answer.Lasting() || answer.Truncated() && w.o.KeepTruncated
+	if d.noStore || !lasting {
 		fill.TTL, fill.Brief = handOver, true
 	}
 	_, err = w.store.Put(ctx, lease, fill)

@@ -96,6 +96,9 @@ func (w *Warmer) forget(ctx context.Context, d aiData) error {
 		if keys, err = w.answers.Forget(ctx, d.scope, d.entry); err != nil {
 			return unavailable(err)
 		}
+		if err := w.store.ForgetCosts(ctx, d.scope); err != nil {
+			return unavailable(err)
+		}
 	} else if err := w.answers.ForgetKey(ctx, d.key, d.entry); err != nil {
 		return unavailable(err)
 	}

@@ -47,7 +47,7 @@ func (w *Warmer) admit(ctx context.Context, d aiData) error {
 }
 
 // late reports whether a question for which nobody waits has waited for too long.
-func (d aiData) late(now time.Time) bool {
+func (d *aiData) late(now time.Time) bool {
 	if !d.warm {
 		return false
 	}
@@ -73,17 +73,17 @@ func (w *Warmer) tellBusy(ctx context.Context, d aiData, left time.Duration, why
 	}
 }
 
-// notNow says why the model is not called now.
-type notNow struct {
+// notNowError says why the model is not called now.
+type notNowError struct {
 	why    string
 	wait   time.Duration
 	budget bool
 }
 
-func (e *notNow) Error() string { return e.why + " for " + e.wait.Round(time.Second).String() }
+func (e *notNowError) Error() string { return e.why + " for " + e.wait.Round(time.Second).String() }
 
 // mayCall takes the place that a call needs: of the breaker, and in the budgets. Its
-// error is a *notNow, or one of Redis.
+// error is a *notNowError, or one of Redis.
 func (w *Warmer) mayCall(ctx context.Context, d aiData) (cache.Spent, error) {
 	quotas := w.o.Budgets.of(d.model)
 	var held cache.Spent
@@ -97,12 +97,12 @@ func (w *Warmer) mayCall(ctx context.Context, d aiData) (cache.Spent, error) {
 			return cache.Spent{}, unavailable(err)
 		}
 		if held.Wait > 0 {
-			return cache.Spent{}, &notNow{why: "the budget is spent", wait: held.Wait, budget: true}
+			return cache.Spent{}, &notNowError{why: "the budget is spent", wait: held.Wait, budget: true}
 		}
 	}
 	if left := w.breakers.begin(d.model, time.Now()); left > 0 {
 		w.giveUp(ctx, held)
-		return cache.Spent{}, &notNow{why: "the model has failed too often, and is left alone", wait: left}
+		return cache.Spent{}, &notNowError{why: "the model has failed too often, and is left alone", wait: left}
 	}
 	return held, nil
 }
@@ -134,7 +134,7 @@ func (w *Warmer) settleSpent(ctx context.Context, held cache.Spent, usage cache.
 
 // putOff decides what becomes of a question that is not asked now. The lease is held.
 func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err error) error {
-	var n *notNow
+	var n *notNowError
 	if !errors.As(err, &n) {
 		w.giveBack(ctx, lease, "the budget is not known")
 		return err

@@ -367,6 +367,7 @@ func (w *worker) addReporter() error {
 	}
 	if answersView(w.views) != nil && (w.plays(roleWorkers) || w.plays(roleAPI)) {
 		o.AI = func() *cache.AIReport { r := w.ai.Report(); return &r }
+		w.consumers.add("costs", func(ctx context.Context) error { return w.ai.Run(ctx, w.store) })
 	}
 	reporter, err := consumers.NewReporter(w.store, o)
 	if err != nil {
