@@ -176,6 +176,13 @@ func TestMemoryOfTokens(t *testing.T) {
 	if _, ok := m.recall(short.token.Hash, now.Add(time.Second)); ok {
 		t.Error("a token is remembered after its end")
 	}
+	long := v("long")
+	long.until = now.Add(24 * time.Hour)
+	m.remember(long, now, m.mark())
+	if _, ok := m.recall(long.token.Hash, now.Add(maxRemembered)); ok {
+		t.Error("a token that lives long is remembered for too long")
+	}
+	m.forget(long.token.Hash)
 	mark := m.mark() // Redis is asked, and something is revoked before the answer is there
 	m.revoke(cache.RevokedJTI("b"))
 	m.remember(v("b"), now, mark)
@@ -231,7 +238,7 @@ func TestOpaqueSessions(t *testing.T) {
 	}
 	get(token(t, "user_1")).wants(t, 401, nil) // one that is signed is as opaque as any
 	get("Bearer "+session.Hash.String()).wants(t, 401, nil)
-	get("Bearer "+strings.Repeat("x", maxToken+1)).wants(t, 401, nil)
+	get("Bearer "+strings.Repeat("x", maxToken+1)).wants(t, 401, map[string]string{"WWW-Authenticate": ".*too long.*"})
 	w.get("/books/my", "X-User-Id", "user_1").wants(t, 401, nil)
 
 	// It is used, and lives longer than it would.
