@@ -192,8 +192,7 @@ func (a *Answers) ForgetKey(ctx context.Context, key, entry string) error {
 func (a *Answers) write(ctx context.Context, what string, build func(redis.Pipeliner)) error {
 	p := a.store.client.Pipeline()
 	build(p)
-	cmds, _ := p.Exec(ctx) // each command has its own error
-	if err := firstError(cmds); err != nil {
+	if err := exec(ctx, p); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

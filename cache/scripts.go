@@ -75,8 +75,7 @@ func (s *Store) pipeline(ctx context.Context, build func(redis.Pipeliner)) error
 	for attempt := 0; ; attempt++ {
 		p := s.client.Pipeline()
 		build(p)
-		cmds, _ := p.Exec(ctx) // each command has its own error, the first is returned below
-		err := firstError(cmds)
+		err := exec(ctx, p)
 		if err == nil || attempt > 0 || !redis.HasErrorPrefix(err, "NOSCRIPT") {
 			return err
 		}
@@ -86,6 +85,20 @@ func (s *Store) pipeline(ctx context.Context, build func(redis.Pipeliner)) error
 			}
 		}
 	}
+}
+
+// exec sends a pipeline and returns the first error of a command that is no redis.Nil,
+// or that of the pipeline: where Redis refuses a new connection (LOADING, too many
+// clients), go-redis gives the commands no error, and each seems to have worked.
+func exec(ctx context.Context, p redis.Pipeliner) error {
+	cmds, whole := p.Exec(ctx)
+	if err := firstError(cmds); err != nil {
+		return err
+	}
+	if whole != nil && !errors.Is(whole, redis.Nil) {
+		return fmt.Errorf("pipeline: %w", whole)
+	}
+	return nil
 }
 
 // firstError returns the first error that is no redis.Nil.

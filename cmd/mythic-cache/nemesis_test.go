@@ -109,9 +109,12 @@ func (n *nemesis) balance(f fault) {
 		time.Sleep(in)
 		n.promises.gate.Lock()
 	})
+	defer func() { // also where the test ends here
+		pausing.Wait()
+		n.promises.gate.Unlock()
+	}()
 	n.meet(f)
 	pausing.Wait()
-	defer n.promises.gate.Unlock()
 	n.asSQLSays()
 }
 

@@ -99,7 +99,7 @@ func (f *feed) orphaned(ctx context.Context) ([]string, error) {
 			Stream: stream, Group: f.o.group, Idle: f.o.claimAfter, Start: "-", End: "+", Count: 1,
 		})
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	execute(ctx, pipe)
 	var topics []string
 	for i, cmd := range cmds {
 		switch found, err := cmd.Result(); {

@@ -144,7 +144,7 @@ func (d *DeadLetters) replay(ctx context.Context, letters []DeadLetter) (int, er
 			[]string{d.keys.Dead(), d.keys.Parked(l.Group, l.Topic), d.keys.ParkedEntries(l.Group, l.Topic)},
 			l.ID, l.Entry, again.pack(l.First, l.Reason)))
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	execute(ctx, pipe)
 	n := 0
 	for _, cmd := range cmds {
 		done, err := cmd.Int()

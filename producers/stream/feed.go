@@ -239,7 +239,7 @@ func (f *feed) createGroups(ctx context.Context) error {
 	for i, stream := range f.streams() {
 		cmds[i] = pipe.XGroupCreateMkStream(ctx, stream, f.o.group, "0")
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	execute(ctx, pipe)
 	for i, cmd := range cmds {
 		switch err := cmd.Err(); {
 		case err == nil:

@@ -35,7 +35,7 @@ func Groups(ctx context.Context, client redis.UniversalClient, keys Keys, topics
 	for i, topic := range topics {
 		replies[i] = reply{pipe.XLen(ctx, keys.Topic(topic)), pipe.XInfoGroups(ctx, keys.Topic(topic))}
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	execute(ctx, pipe)
 	now, err := clock.Result()
 	if err != nil {
 		return nil, fmt.Errorf("read the state of groups: %w", err)

@@ -136,7 +136,7 @@ func (f *feed) write(ctx context.Context, ops []op) (failed []op, err error) {
 	for i, op := range ops {
 		cmds[i] = op(ctx, pipe)
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	execute(ctx, pipe)
 	for i, cmd := range cmds {
 		if cmd.Err() != nil {
 			failed, err = append(failed, ops[i]), cmd.Err()
