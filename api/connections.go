@@ -124,6 +124,9 @@ type placedConn struct {
 	leave func()
 }
 
+// NetConn returns the connection itself, whose buffers can be set.
+func (c *placedConn) NetConn() net.Conn { return c.Conn }
+
 // Close closes the connection.
 func (c *placedConn) Close() error {
 	defer c.leave()
