@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"mythiccache/cache"
+	"mythiccache/cache/version"
 	"mythiccache/internal/modelserver"
 	"mythiccache/producers/event"
 )
@@ -77,6 +79,34 @@ func TestWarmAnswersFlow(t *testing.T) {
 		t.Error(err)
 	}
 	w.everythingExpires()
+}
+
+// An end that says done is told only once the answer stands.
+func TestWarmSaysDoneWhenItIs(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	release := make(chan struct{})
+	w.model.Respond(func(modelserver.Call) modelserver.Reply { return modelserver.Reply{Hold: release} })
+	reader := w.flows().Follow(w.key("user_1", "a title"))
+	defer reader.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- handle(t.Context(), w.warmer(), asked("user_1", "a title")) }()
+	<-w.model.Arrived()
+	// The whole view is fenced, so the answer will be refused, though its lease is not.
+	if err := w.store.Fence(t.Context(), w.view, version.At(time.Now().Add(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	var p cache.FlowPiece
+	for p.End == "" {
+		p = w.piece(reader)
+	}
+	if p.End != cache.FlowFailed+"lost" {
+		t.Errorf("the end is %q", p.End)
+	}
+	if err := <-ended; !errors.Is(err, cache.ErrRefused) {
+		t.Errorf("it ended with %v", err)
+	}
 }
 
 // Who follows is told how it ended when there is no answer.

@@ -75,7 +75,7 @@ func (w *warmth) dial(onConnect func(context.Context, *redis.Conn) error) (redis
 
 func (w *warmth) newStore() *cache.Store {
 	w.t.Helper()
-	store, err := cache.New(w.dial, cache.Options{Log: w.logger})
+	store, err := cache.New(w.dial, cache.Options{StaleFor: time.Minute, Log: w.logger})
 	if err != nil {
 		w.t.Fatal(err)
 	}
