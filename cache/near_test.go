@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"mythiccache/cache"
 	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
@@ -435,6 +437,55 @@ func TestMemoryIsBounded(t *testing.T) {
 	for range 3 {
 		if got := readBy(t, r, book("large")); got.Near || got.Status != cache.Hit {
 			t.Error("larger than all of it, and yet in memory")
+		}
+	}
+}
+
+// afterReply does something between Redis's reply to a batch and what is made of it.
+type afterReply struct {
+	trips
+	once sync.Once
+	do   func()
+}
+
+func (h *afterReply) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		h.once.Do(h.do)
+		return err
+	}
+}
+
+// TestWhatBecomesOldWhileItIsReadIsNotKept has Redis's word of a write come before the
+// answer that the write has made old is kept.
+func TestWhatBecomesOldWhileItIsReadIsNotKept(t *testing.T) {
+	t.Parallel()
+	server := testserver.NewRedis(t)
+	for name, write := range map[string]func(s *cache.Store) error{
+		"the key": func(s *cache.Store) error {
+			_, err := s.Invalidate(t.Context(), []cache.Change{{View: books(), Key: "a", Version: at(900).Version()}})
+			return err
+		},
+		"its view":   func(s *cache.Store) error { return s.Fence(t.Context(), books(), at(900).Version()) },
+		"everything": func(s *cache.Store) error { return s.Client().FlushAll(t.Context()).Err() },
+	} {
+		s, other := newStore(t, server, cache.Options{}), newStore(t, server, cache.Options{})
+		r := newReader(t, s, 1<<20)
+		put(t, other, "a", at(500), "body")
+		s.Client().AddHook(&afterReply{do: func() {
+			if err := write(other); err != nil {
+				t.Error(err)
+			}
+			caughtUp(t, r)
+		}})
+		if got := readBy(t, r, book("a")); got.Status != cache.Hit {
+			t.Errorf("%s: what was there when it was read: %s", name, summary(got))
+		}
+		if got := readBy(t, r, book("a")); got.Near || got.Status != cache.Miss {
+			t.Errorf("%s is written, and near %t, %s", name, got.Near, summary(got))
+		}
+		if err := server.Client(t).FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
