@@ -156,9 +156,9 @@ func (w *workerProcess) awaitEnd() {
 	}
 }
 
-// readers is how many parts of a worker read streams: invalidations, tables to
+// readers is how many parts of a worker read streams: sessions, invalidations, tables to
 // precompute, fills, runs, and what the model is asked.
-const readers = 5
+const readers = 6
 
 // awaitReading waits until every part of the workers reads its streams.
 func (s *system) awaitReading(workers ...*workerProcess) {
