@@ -136,14 +136,31 @@ func (f *Filler) take(ctx context.Context, v *view.View, key string, o FillOptio
 			continue // others have waited too, and one of them may be at it
 		}
 		// Before the snapshot: of a change that is applied between the two the lease
-		// knows, so a value that has not seen it cannot be put. And not after an entry
-		// that another has put since the look above: two loads would be made of one.
-		lease, err = f.store.LeaseSince(ctx, v, key, f.lease, found.Entry)
+		// knows, so a value that has not seen it cannot be put.
+		lease, err = f.leaseOf(ctx, v, key, found)
 		if !errors.Is(err, cache.ErrOvertaken) {
 			return lease, "", err
 		}
 	}
 	return cache.Lease{}, "", fmt.Errorf("%w: others were faster %d times", cache.ErrLeased, looks)
+}
+
+// leaseOf takes the lease of a key that was looked at, unless another has put an entry
+// since: two loads would be made of one. What was found and not understood (it is
+// damaged, or a later release's) can be told from nothing, so it only has to make
+// way. Who holds its lease cannot be seen either: it may be the pause after a load.
+func (f *Filler) leaseOf(ctx context.Context, v *view.View, key string, found cache.Inspection) (cache.Lease, error) {
+	if found.State != "unknown" {
+		return f.store.LeaseSince(ctx, v, key, f.lease, found.Entry)
+	}
+	lease, err := f.store.Lease(ctx, v, key, f.lease)
+	if errors.Is(err, cache.ErrLeased) {
+		if err := sleep(ctx, pauseMost); err != nil {
+			return cache.Lease{}, err
+		}
+		return f.store.Lease(ctx, v, key, f.lease)
+	}
+	return lease, err
 }
 
 // sleep waits for so long, or fails where the context ends before.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"mythiccache/cache"
 	"mythiccache/internal/testserver"
 )
@@ -163,4 +165,40 @@ func TestFillThatIsCutShortGivesItsLeaseBack(t *testing.T) {
 	}
 	release()
 	w.fill("slow", "a")
+}
+
+// What is damaged, or was written by a later release, is a miss to readers; so a fill
+// has to make it anew, also in the pause after the load that brought it.
+func TestFillReplacesWhatIsNotUnderstood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	const name = "mythic:thing:{a}"
+	damage := func(at int64, bytes string) func(redis.UniversalClient) error {
+		return func(c redis.UniversalClient) error { return c.SetRange(w.ctx, name, at, bytes).Err() }
+	}
+	for what, damaged := range map[string]func(redis.UniversalClient) error{
+		"a later schema": damage(0, "2"),
+		"a later state":  damage(1, "x"),
+		"no version":     damage(2, "Z"),
+		"later flags":    damage(72, "\xff"),
+		"a header alone": func(c redis.UniversalClient) error {
+			return c.Eval(w.ctx, "return redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, 71), 'KEEPTTL')", []string{name}).Err()
+		},
+		"a text": func(c redis.UniversalClient) error { return c.Set(w.ctx, name, "hello", time.Hour).Err() },
+		"a list": func(c redis.UniversalClient) error {
+			return errors.Join(c.Del(w.ctx, name).Err(), c.RPush(w.ctx, name, "x").Err())
+		},
+	} {
+		w.fill("thing", "a")
+		w.wants("thing", "a", `{"n":1}`)
+		if err := damaged(w.store.Client()); err != nil {
+			t.Fatal(err)
+		}
+		w.wants("thing", "a", "")
+		if err := w.filler.Fill(w.ctx, w.view("thing"), "a", FillOptions{}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		w.wants("thing", "a", `{"n":1}`)
+	}
 }
