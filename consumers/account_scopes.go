@@ -66,12 +66,17 @@ func (a *Account) Run(ctx context.Context, store *cache.Store) error {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := afterwards(ctx)
-			defer cancel()
-			_ = a.flush(last, store) // nobody is left to try again
+			a.flushLast(ctx, store)
 			return nil
 		case <-tick.C:
 			_ = a.flush(ctx, store) // what is not written stays for the next time
 		}
 	}
+}
+
+// flushLast writes what is left though the context has ended.
+func (a *Account) flushLast(ctx context.Context, store *cache.Store) {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	_ = a.flush(ctx, store) // nobody is left to try again
 }

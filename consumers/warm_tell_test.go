@@ -3,6 +3,7 @@ package consumers
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +130,9 @@ func TestWarmForgetsAScope(t *testing.T) {
 	for _, key := range keys["user_1"] {
 		if _, _, err := w.read(key); err == nil {
 			t.Errorf("%s is still there", key)
+		}
+		if flow := w.client.XRange(t.Context(), "mythic:ai_flow:{"+key+"}", "-", "+").String(); strings.Contains(flow, "asked") {
+			t.Errorf("what was told of it is still there: %s", flow)
 		}
 	}
 	for _, key := range keys["user_2"] {
