@@ -93,6 +93,25 @@ func TestStatsSumAllProcesses(t *testing.T) {
 	}
 }
 
+// What single users cost is for the operator.
+func TestStatsOfScopes(t *testing.T) {
+	w := begin(t)
+	if err := w.store.AddCosts(t.Context(), []cache.ScopeCost{{Scope: cache.HashScope("user_1"), TokensSpent: 7, MoneySaved: 0.5}}); err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string]int{adminToken: 1, eventsToken: 0, "": 0} {
+		a := w.get("/cache/stats", "Authorization", "Bearer "+token)
+		a.wants(t, 200, nil)
+		var s stats
+		if err := json.Unmarshal(a.body, &s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.AIScopes) != want || want == 1 && s.AIScopes[0].TokensSpent != 7 {
+			t.Errorf("with the token %q the scopes are %+v", token, s.AIScopes)
+		}
+	}
+}
+
 func TestStatsOfNothing(t *testing.T) {
 	w := begin(t)
 	w.get("/cache/stats").wants(t, 200, nil)

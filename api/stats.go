@@ -25,7 +25,11 @@ type stats struct {
 	Relay     *relayStats            `json:"relay,omitempty"` // of the one that leads
 	Staleness *cache.Quantiles       `json:"staleness,omitempty"`
 	AI        *cache.AIReport        `json:"ai,omitempty"`
+	AIScopes  []cache.ScopeCost      `json:"ai_scopes,omitempty"` // those that spent the most this month; for the operator
 }
+
+// scopesShown bounds them.
+const scopesShown = 20
 
 type viewStats struct {
 	cache.ViewCounts
@@ -77,6 +81,11 @@ func (s *Server) getStats(x *exchange) error {
 	s.back()
 	all := summarize(s.withOwn(reports))
 	all.Memory = memoryStats{Used: health.UsedMemory, Max: health.MaxMemory}
+	if s.auth.administers(x.request) { // whose they are is more than a count
+		if all.AIScopes, err = s.store.TopCosts(ctx, scopesShown); err != nil {
+			return x.cacheAway(err)
+		}
+	}
 	return x.json(http.StatusOK, all)
 }
 
