@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check audit-soak conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams bench-watch lint build clean
+.PHONY: help run test check audit-soak conformance-openai conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-capture bench-store bench-streams bench-watch lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,15 @@ nemesis-streams: ## 200 faults of workers, Redis and links under load, and a led
 conformance-streams: ## watermill's conformance suite under stress, ten times at once
 	@sh internal/dev/provision.sh redis compiler
 	STRESS_TEST_COUNT=$${STRESS_TEST_COUNT:-10} CGO_ENABLED=1 go test -race -tags stress -count=1 -timeout 30m -run '^TestConformance' ./producers/stream
+
+# The client is installed from the registry that npm is set up for.
+conformance-openai: ## OpenAI's client for Node against the whole program
+	@sh internal/dev/provision.sh postgresql redis compiler
+	@command -v npm >/dev/null || { echo "conformance-openai: needs Node 20 or newer, with npm" >&2; exit 1; }
+	@mkdir -p $(LOCAL)/conformance-openai
+	@cp internal/conformance/openai/* $(LOCAL)/conformance-openai
+	@npm install --prefix $(LOCAL)/conformance-openai --no-audit --no-fund --no-package-lock --silent
+	OPENAI_NODE=$(LOCAL)/conformance-openai CGO_ENABLED=1 go test -race -tags node -count=1 -timeout 5m -v -run '^TestConformanceOpenAINode$$' ./cmd/mythic-cache
 
 bench: build ## the whole program beside its baselines, as tables with ratios
 	@sh internal/dev/provision.sh postgresql redis wrk

@@ -55,9 +55,10 @@ func completionID(id, key string) string {
 	return "chatcmpl-" + key[:min(len(key), 29)]
 }
 
-// textOrNull is a text of a message, which is null where the model gave none.
-func textOrNull(text string, none bool) any {
-	if none && text == "" {
+// contentOf is the content of a message: null where calls or a refusal stand in its
+// place, as a stream that began with an empty text does not say.
+func contentOf(a cache.Answer, text string) any {
+	if a.Text == "" && (a.NoText || a.Refusal != "" || len(a.ToolCalls) > 0) {
 		return nil
 	}
 	return text
@@ -72,8 +73,10 @@ func newCompletion(a cache.Answer) (completion, error) {
 		}
 	}
 	message["role"] = "assistant"
-	message["content"] = textOrNull(a.Text, a.NoText || len(a.ToolCalls) > 0)
-	message["refusal"] = textOrNull(a.Refusal, true)
+	message["content"], message["refusal"] = contentOf(a, a.Text), nil
+	if a.Refusal != "" {
+		message["refusal"] = a.Refusal
+	}
 	if len(a.ToolCalls) > 0 {
 		message["tool_calls"] = a.ToolCalls
 	}

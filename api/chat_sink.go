@@ -142,7 +142,7 @@ func (s *chatStream) whole(a cache.Answer) error {
 	}
 	s.opened = true
 	var b []byte
-	opening := map[string]any{"role": "assistant", "content": textOrNull("", a.NoText || len(a.ToolCalls) > 0)}
+	opening := map[string]any{"role": "assistant", "content": contentOf(a, "")}
 	deltas := []any{opening}
 	if len(a.Other) > 0 {
 		deltas = append(deltas, a.Other)

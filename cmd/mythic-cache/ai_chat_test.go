@@ -48,6 +48,7 @@ func (s *streamed) text() string {
 // follow asks and reads to the end. Each text that has been told by then goes to heard,
 // where there is one.
 func follow(t testing.TB, c *openai.ChatCompletionService, params openai.ChatCompletionNewParams, heard chan<- string) *streamed {
+	t.Helper()
 	params.StreamOptions.IncludeUsage = param.NewOpt(true)
 	chunks := c.NewStreaming(t.Context(), params)
 	var all streamed
