@@ -44,7 +44,8 @@
 // A Store starts no goroutine; Close closes its connections. Waiters has one
 // goroutine, the caller's own in Run, and ends when that call's context does; so has a
 // Reader, and a few more that end with it. A Through has one goroutine for each call it
-// makes, which ends with it.
+// makes, which ends with it. Flows has two, in Run; a FlowWriter has one, which ends with
+// Close or its context.
 //
 // Test against it with a real Redis: internal/testserver starts one.
 package cache

@@ -143,8 +143,12 @@ func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err er
 	if d.warm {
 		patience = warmPatience
 	}
-	if !n.budget || n.wait <= patience {
+	switch {
+	case !n.budget:
 		w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why))
+		return fmt.Errorf("%w: %w", n, stream.ErrLater)
+	case n.wait <= patience: // who asked can wait, too
+		w.giveBack(ctx, lease, n.Error())
 		return fmt.Errorf("%w: %w", n, stream.ErrLater)
 	}
 	// Who asked is told when to ask again.
