@@ -22,9 +22,10 @@ type Road struct {
 	// Sent returns the snapshot up to which the outbox is in the streams.
 	Sent func(context.Context) (version.Snapshot, error)
 
-	// Leads reports whether some relay is at work; nil: it is not asked. What no
-	// trigger sees, DDL for one, a relay notices at its heartbeats.
-	Leads func(context.Context) (bool, error)
+	// Leads reports whether a relay is known to have been at work after a moment, by
+	// this machine's clock; nil: it is not asked. What no trigger sees, DDL for one, a
+	// relay notices at its heartbeats.
+	Leads func(ctx context.Context, after time.Time) (bool, error)
 }
 
 // examiner compares entries with what SQL says.

@@ -16,9 +16,9 @@ import (
 //
 //   - behind: it was dropped or filled anew, so a change was on its way;
 //   - wrong: it is still there, although nothing was on its way for so long that a
-//     relay has had several heartbeats to notice DDL, the outbox then held nothing that
-//     it has not seen but what was in the streams, and the group that drops entries has
-//     done all that was in them.
+//     relay has had several heartbeats to notice DDL, and has said since that it leads, the
+//     outbox then held nothing that it has not seen but what was in the streams, and the
+//     group that drops entries has done all that was in them.
 //
 // Where Redis is restarted in between, what it lost comes again before the entry
 // counts as one that somebody answers for.
@@ -30,6 +30,7 @@ type suspicion struct {
 	since  time.Time // when it was first seen to differ
 	steady time.Time // since when nothing waits to be sent that could mend it; zero: something does
 	marked time.Time // when that had lasted long enough: what is in the streams by then is to be done; zero: it has not
+	unled  bool      // no relay has been at work for as long as that takes, as far as is known
 	open   []string  // topics in which the group had something to do at that moment, as far as is known
 	due    time.Time // when it is to be looked at again
 }
@@ -83,28 +84,38 @@ func (x *examiner) again(ctx context.Context, s *suspicion) (final bool, err err
 
 // settled reports whether whatever could mend the entry is over.
 func (x *examiner) settled(ctx context.Context, s *suspicion) (bool, error) {
-	if x.road.Leads != nil {
-		if leads, err := x.road.Leads(ctx); err != nil || !leads {
-			s.unsettle()
-			return false, err
-		}
-	}
 	if s.steady.IsZero() {
 		s.steady = s.sight.settled
 	}
-	// Not the moment at which it became steady: what a heartbeat found since is in the
-	// streams later.
-	if s.marked.IsZero() && s.sight.settled.Sub(s.steady) >= x.settle {
-		s.marked, s.open = s.sight.settled, nil
+	if s.marked.IsZero() {
+		if noticed, err := x.noticed(ctx, s); err != nil || !noticed {
+			return false, err
+		}
+		// Not the moment at which it became steady: what a heartbeat found since is in the
+		// streams later.
+		s.marked, s.open = time.Now(), nil
 		for _, m := range s.view.Tables {
 			s.open = append(s.open, m.Topic())
 		}
 	}
-	if s.marked.IsZero() {
-		return false, nil
-	}
 	err := x.caughtUp(ctx, s)
 	return err == nil && len(s.open) == 0, err
+}
+
+// noticed reports whether a relay has had the time to notice what no trigger saw. That
+// one led a moment ago says nothing: it may have died before the change, and the next
+// one is yet to look at the tables.
+func (x *examiner) noticed(ctx context.Context, s *suspicion) (bool, error) {
+	by := s.steady.Add(x.settle)
+	if s.sight.settled.Before(by) {
+		return false, nil
+	}
+	if x.road.Leads == nil {
+		return true, nil
+	}
+	led, err := x.road.Leads(ctx, by)
+	s.unled = !led
+	return led, err
 }
 
 // unsettle begins anew: something may be on its way.

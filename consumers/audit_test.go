@@ -194,18 +194,61 @@ func TestWhatIsOnItsWayIsNotWrong(t *testing.T) {
 	})
 	add()
 	x.settle = 0
+	var after time.Time
+	leads := false
+	x.road.Leads = func(_ context.Context, moment time.Time) (bool, error) { after = moment; return leads, nil }
+	w.verdict(x, s, "", "while no relay is at work")
+	if !after.Equal(s.steady) || !s.marked.IsZero() {
+		t.Errorf("a relay is asked after since %s, the entry was steady since %s, and is marked %s", after, s.steady, s.marked)
+	}
+	leads = true
 	w.verdict(x, s, "", "while what it noticed is in the stream")
 	ids = read()
 	w.verdict(x, s, "", "while the group handles that")
 	if err := client.XAck(w.ctx, topic, "invalidate", ids...).Err(); err != nil {
 		t.Fatal(err)
 	}
-	x.road.Leads = func(context.Context) (bool, error) { return false, nil }
-	w.verdict(x, s, "", "while no relay is at work")
-	x.road.Leads = func(ctx context.Context) (bool, error) { return true, x.repair(ctx, s) }
+	x.road.Sent = func(ctx context.Context) (version.Snapshot, error) { return sent, x.repair(ctx, s) }
 	w.verdict(x, s, Behind, "when it goes at the last moment")
 	w.wants("thing", "a", "")
 	w.verdict(x, s, Behind, "when it is gone")
+}
+
+// A relay may die before it has noticed what no trigger saw. That it led when the
+// suspicion began, or until the time to notice was over, proves nothing: one must have
+// been at work after that, and what it found by then must have been done.
+func TestARelayThatDiedHasNoticedNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	w.fill("thing", "a")
+	w.set("a", 2)
+	sent := w.snapshot()
+	x := w.examine(&sent, 20*time.Millisecond)
+	var led time.Time // when a relay was last at work
+	asked := 0
+	x.road.Leads = func(_ context.Context, after time.Time) (bool, error) {
+		asked++
+		return !led.Before(after), nil
+	}
+	s := w.suspicionOf(x, "thing", "a")
+	w.verdict(x, s, "", "at first")
+	testserver.Eventually(t, "the relay has had its time", func() error {
+		led = s.steady.Add(x.settle - time.Nanosecond)
+		w.verdict(x, s, "", "when the relay that led has died")
+		if asked == 0 {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+	if !s.marked.IsZero() || !s.unled {
+		t.Errorf("without a relay it is marked %s, no relay is missed: %v", s.marked, !s.unled)
+	}
+	led = time.Now()
+	w.verdict(x, s, Wrong, "when another has been at work")
+	if s.marked.Before(led) {
+		t.Errorf("what was to be done by %s is done, the relay was at work at %s", s.marked, led)
+	}
 }
 
 // With no position, or one of another epoch, all is to be sent again.

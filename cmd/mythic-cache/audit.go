@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,14 +18,14 @@ import (
 func roadOf(store *cache.Store, keys stream.Keys) consumers.Road {
 	return consumers.Road{
 		Keys: keys, Group: groupInvalidate,
-		Sent: func(ctx context.Context) (version.Snapshot, error) { return producers.Sent(ctx, store.Client(), keys) },
+		Sent:  func(ctx context.Context) (version.Snapshot, error) { return producers.Sent(ctx, store.Client(), keys) },
+		Leads: (&pulse{store: store}).beatsAfter,
 	}
 }
 
 // addAuditor adds what compares the cache with PostgreSQL all the time.
 func (w *worker) addAuditor(schema *schemaGate, loader *consumers.Loader) error {
 	road := roadOf(w.store, w.keys)
-	road.Leads = (&pulse{worker: w}).beats
 	auditor, err := consumers.NewAuditor(w.store, loader, w.views, consumers.AuditorOptions{
 		Instance: w.instance, Rate: w.AuditRate, Road: road, Log: w.log, Metrics: w.metrics,
 	})
@@ -55,45 +54,4 @@ func (w *worker) warnOfUnsteady(ctx context.Context) error {
 		w.log.Warn().Str("view", u.View).Str("why", u.Why).Msg("a load may give another answer without any change, so audits may call its entries wrong")
 	}
 	return nil
-}
-
-// pulse tells from what processes report whether a relay is at work. It compares a
-// report with the one before, not with a clock, since machines differ in theirs.
-type pulse struct {
-	*worker
-
-	mu     sync.Mutex
-	at     time.Time // of the leader's last report
-	looked time.Time
-	beat   time.Time // when that was seen to be new
-}
-
-// A process reports every three seconds.
-const (
-	pulseLost  = 10 * time.Second
-	pulseFresh = 5 * time.Second
-)
-
-func (p *pulse) beats(ctx context.Context) (bool, error) {
-	if p.relay != nil && p.relay.State().Leader && p.relay.Ready() == nil {
-		return true, nil
-	}
-	reports, err := p.store.Reports(ctx)
-	if err != nil {
-		return false, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now, at := time.Now(), p.at
-	for _, r := range reports {
-		if r.Relay != nil && r.Relay.Leader && r.At.After(at) {
-			at = r.At
-		}
-	}
-	// One that is newer than a look of long ago may be from a relay that has died since.
-	if at.After(p.at) && now.Sub(p.looked) < pulseFresh {
-		p.beat = now
-	}
-	p.at, p.looked = at, now
-	return now.Sub(p.beat) < pulseLost, nil
 }
