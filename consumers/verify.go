@@ -1,14 +1,11 @@
 package consumers
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"reflect"
 	"strings"
 	"time"
 
@@ -231,36 +228,4 @@ func CachedKeys(ctx context.Context, store *cache.Store, v *view.View, sample in
 
 func escapeGlob(name string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(name)
-}
-
-// difference says in what an entry differs from the truth, "" where in nothing.
-func difference(e cache.Entry, truth Loaded) string {
-	switch {
-	case e.Negative && truth.Found:
-		return "cached as absent, but there is a row"
-	case !e.Negative && !truth.Found:
-		return "cached, but there is no row"
-	case e.Owned != truth.Owned || e.Owner != truth.Owner:
-		return "it belongs to somebody else"
-	case !e.Negative && !sameJSON(e.Body, truth.Body):
-		return "the document differs"
-	}
-	return ""
-}
-
-// sameJSON compares documents by what they say: the order of an object's fields
-// and white space say nothing, the digits of a number do.
-func sameJSON(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	var documents [2]any
-	for i, text := range [][]byte{a, b} {
-		decoder := json.NewDecoder(bytes.NewReader(text))
-		decoder.UseNumber()
-		if err := decoder.Decode(&documents[i]); err != nil {
-			return false
-		}
-	}
-	return reflect.DeepEqual(documents[0], documents[1])
 }

@@ -100,9 +100,35 @@ func TestDocumentsAreComparedByWhatTheySay(t *testing.T) {
 		{`12345678901234567890`, `12345678901234567891`, false},
 		{`"a"`, `"\u0061"`, true},
 		{`1`, ``, false},
+		{`{"n":1}`, `{"n":1} and more`, false},
+		{`{"n":1}`, `{"n":1}{"n":1}`, false},
+		{`{"n":1}`, "{\"n\":1} \n", true},
 	} {
 		if got := sameJSON([]byte(c.a), []byte(c.b)); got != c.same {
 			t.Errorf("%s and %s are the same: %v", c.a, c.b, got)
 		}
+	}
+}
+
+// Bytes that somebody appended readers would get, and whose ETag is not theirs.
+func TestAuditFindsWhatWasAppended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	client := w.redis.Client(t)
+	for id, more := range map[string]string{"plain": "", "text": ` and more`, "spaces": " \n"} {
+		w.set(id, 1)
+		w.fill("thing", id)
+		if err := client.Append(w.ctx, "mythic:thing:{"+id+"}", more).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.wants("thing", "text", `{"n":1} and more`)
+	audit := w.verify(VerifyOptions{Repair: true})
+	if audit.Checked != 3 || audit.Fresh != 1 || audit.Wrong != 2 {
+		t.Errorf("%+v", audit)
+	}
+	w.wants("thing", "plain", `{"n":1}`)
+	for _, id := range []string{"text", "spaces"} {
+		w.wants("thing", id, "")
 	}
 }
