@@ -114,9 +114,21 @@ func (s *Store) Renew(ctx context.Context, l Lease, life time.Duration) (Lease, 
 // those who wait for the key that it was not filled, and why. The reason is for
 // them: no secrets.
 func (s *Store) Abandon(ctx context.Context, l Lease, reason string) error {
+	return s.GiveUp(ctx, l, GivenUp{Reason: reason})
+}
+
+// GivenUp says how a lease ends that brought no value.
+type GivenUp struct {
+	Reason string        // for those who wait, and for the log: no secrets
+	Pause  time.Duration // for how long nobody is given the lease again, in milliseconds
+	Quiet  bool          // nobody who waits is told, since what was given up was not made for them
+}
+
+// GiveUp is Abandon in all its forms.
+func (s *Store) GiveUp(ctx context.Context, l Lease, g GivenUp) error {
 	var cmd *redis.Cmd
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
-		cmd = call(ctx, p, &s.scripts.abandon, []string{s.keys.entry(l.View.Name, l.Key)}, l.token)
+		cmd = call(ctx, p, &s.scripts.abandon, []string{s.keys.entry(l.View.Name, l.Key)}, l.token, g.Pause.Milliseconds())
 	})
 	if err != nil {
 		return fmt.Errorf("abandon the lease of %s: %w", l.View.Name, err)
@@ -125,10 +137,13 @@ func (s *Store) Abandon(ctx context.Context, l Lease, reason string) error {
 	if err != nil {
 		return fmt.Errorf("abandon the lease of %s: %w", l.View.Name, err)
 	}
-	s.log.Debug().Str("view", l.View.Name).Str("key", l.Key).Str("reason", reason).Msg("cache lease abandoned")
+	s.log.Debug().Str("view", l.View.Name).Str("key", l.Key).Str("reason", g.Reason).Msg("cache lease abandoned")
+	if g.Quiet {
+		return nil
+	}
 	s.announce(ctx, Filled{
 		Entry: Entry{View: l.View.Name, Key: l.Key}, Outcome: Failed,
-		Taken: l.Taken, At: time.UnixMicro(at), Reason: reason,
+		Taken: l.Taken, At: time.UnixMicro(at), Reason: g.Reason,
 	})
 	return nil
 }

@@ -142,3 +142,35 @@ func TestLeaseSinceIsGrantedAgain(t *testing.T) {
 	}
 	expect(t, s, "a", cache.Hit, "", "y")
 }
+
+// A lease may be given up so that nobody has it for a while, and so that nobody hears
+// of it.
+func TestLeaseIsGivenUpWithAPauseAndInSilence(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	heard := listen(t, s).Wait("books", "a")
+	l := lease(t, s, books(), "a")
+	if err := s.GiveUp(t.Context(), l, cache.GivenUp{Reason: "in silence", Quiet: true, Pause: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lease(t.Context(), books(), "a", time.Minute); !errors.Is(err, cache.ErrLeased) {
+		t.Fatalf("leased in the pause: %v", err)
+	}
+	in, err := s.Inspect(t.Context(), books(), "a")
+	if err != nil || in.Holder != "" || in.NotBefore.Before(l.Taken.Add(2*time.Second-time.Millisecond)) || in.NotBefore.After(in.Now.Add(2*time.Second)) {
+		t.Errorf("%+v, %v", in, err)
+	}
+	if err := s.GiveUp(t.Context(), l, cache.GivenUp{Reason: "again"}); err != nil { // it is not the holder's any more
+		t.Fatal(err)
+	}
+	if f := next(t, heard); f.Reason != "again" {
+		t.Errorf("announced %+v", f)
+	}
+	testserver.Eventually(t, "the pause is over", func() error {
+		l, err = s.Lease(t.Context(), books(), "a", time.Second)
+		return err
+	})
+	if l.Taken.Before(in.NotBefore) {
+		t.Errorf("leased at %s, before %s", l.Taken, in.NotBefore)
+	}
+}

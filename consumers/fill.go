@@ -29,9 +29,9 @@ type FillerOptions struct {
 type FillOptions struct {
 	MinXid  *cache.MinXid   // an entry that has not seen this transaction will not do
 	AtLeast version.Version // an entry that has seen this much will do, however old it is
-	Instead *Replaced       // nothing is done unless this very entry is there; then it will not do, though it is fresh
+	Instead *Replaced       // nothing is done unless this very entry is there; then it will not do, though it is fresh. Nobody waits
 
-	Patience time.Duration // for the turn of its load; 100 ms
+	Patience time.Duration // for the turn of its load; 100 ms. None where nobody waits
 }
 
 // Replaced tells one entry of a key from another.
@@ -42,10 +42,11 @@ type Replaced struct {
 
 func (r *Replaced) is(e cache.Entry) bool { return e.Version == r.Version && e.Saved.Equal(r.Saved) }
 
-// After a load the key is left alone for as long as the load took, within these
-// bounds. So however often a key is invalidated, its loads take up half of one
-// connection at most and are at most some seventy a second, and all who ask
-// meanwhile are answered by the next. The pause is short beside what a reader waits.
+// After a load, also one that failed, the key is left alone for as long as the load
+// took, within these bounds. So however often a key is invalidated or asked for, its
+// loads are one at a time and at most some ninety a second, and those that take less
+// than pauseMost use half of one connection at most. All who ask meanwhile are answered
+// by the next. The pause is short beside what a reader waits.
 const (
 	pauseLeast = 10 * time.Millisecond
 	pauseMost  = 50 * time.Millisecond
@@ -88,7 +89,8 @@ func NewFiller(store *cache.Store, loader *Loader, o FillerOptions) (*Filler, er
 // cache.ErrLeased says that somebody else is at it, whose snapshot may be older
 // than what the caller knows; cache.ErrRefused that the key changed meanwhile.
 // Both leave it to the caller whether anybody still needs the entry. Failed loads
-// are announced, with outcomeOf their error as the reason, and returned.
+// are announced, with outcomeOf their error as the reason, and returned; those that
+// nobody waits for are only returned.
 func (f *Filler) Fill(ctx context.Context, v *view.View, key string, o FillOptions) error {
 	outcome, err := f.fill(ctx, v, key, o)
 	f.fills.WithLabelValues(v.Name, outcome).Inc()
@@ -96,6 +98,18 @@ func (f *Filler) Fill(ctx context.Context, v *view.View, key string, o FillOptio
 }
 
 func (f *Filler) fill(ctx context.Context, v *view.View, key string, o FillOptions) (outcome string, err error) {
+	if o.Instead != nil {
+		// It is in nobody's way. Were the turn taken after the lease:
+		//
+		//  1. this fill takes the lease, and waits for a turn;
+		//  2. the key changes, a reader misses, and the reader's fill finds the lease taken;
+		//  3. there is no turn, and the reader, who might have had one, has nothing.
+		give, err := f.loader.turn(ctx, v, 0)
+		if err != nil {
+			return "busy", fmt.Errorf("fill %s: %w", v.Name, err)
+		}
+		defer give()
+	}
 	lease, outcome, err := f.take(ctx, v, key, o)
 	switch {
 	case outcome != "":
@@ -179,33 +193,48 @@ func sleep(ctx context.Context, d time.Duration) error {
 func (f *Filler) load(ctx context.Context, lease cache.Lease, o FillOptions) (outcome string, err error) {
 	v, key := lease.View, lease.Key
 	stop := f.hold(ctx, lease)
-	loaded, err := f.loader.loadInTurn(ctx, v, key, cmp.Or(o.Patience, firstPatience))
+	loaded, err := f.read(ctx, v, key, o)
 	stop()
+	end := cache.GivenUp{Pause: pauseAfter(loaded.Took), Quiet: o.Instead != nil}
 	if errors.Is(err, ErrBusy) {
-		return "busy", errors.Join(err, f.giveUp(ctx, lease, "busy"))
+		end.Reason, end.Pause = "busy", 0
+		return end.Reason, errors.Join(err, f.giveUp(ctx, lease, end))
 	}
 	if err != nil {
-		return outcomeOf(err), errors.Join(err, f.giveUp(ctx, lease, outcomeOf(err)))
+		end.Reason = outcomeOf(err)
+		return end.Reason, errors.Join(err, f.giveUp(ctx, lease, end))
 	}
 	if loaded.Version.Compare(o.AtLeast) < 0 {
 		// The change was seen elsewhere than where loads go: after a failover, the
 		// old primary may still answer.
 		err := fmt.Errorf("fill %s: loaded at %s, which is older than the change at %s", v.Name, loaded.Version, o.AtLeast)
-		return "behind", errors.Join(err, f.giveUp(ctx, lease, "behind"))
+		end.Reason = "behind"
+		return end.Reason, errors.Join(err, f.giveUp(ctx, lease, end))
 	}
 	_, err = f.store.Put(ctx, lease, cache.Fill{
 		Negative: !loaded.Found, Owner: loaded.Owner, Owned: loaded.Owned,
 		Version: loaded.Version, Snapshot: loaded.Snapshot, Body: loaded.Body, LoadTook: loaded.Took,
-		Pause: min(max(loaded.Took, pauseLeast), pauseMost),
+		Pause: end.Pause,
 	})
 	switch {
 	case errors.Is(err, cache.ErrRefused):
 		return "refused", fmt.Errorf("fill %s: %w", v.Name, err)
 	case err != nil:
-		return "redis", errors.Join(fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err), f.giveUp(ctx, lease, "redis"))
+		end.Reason = "redis"
+		return end.Reason, errors.Join(fmt.Errorf("fill %s: %w: %w", v.Name, errStore, err), f.giveUp(ctx, lease, end))
 	}
 	return "filled", nil
 }
+
+// read reads the truth, in the turn that a fill has already where nobody waits for it.
+func (f *Filler) read(ctx context.Context, v *view.View, key string, o FillOptions) (Loaded, error) {
+	if o.Instead != nil {
+		return f.loader.loadNow(ctx, v, key)
+	}
+	return f.loader.loadInTurn(ctx, v, key, cmp.Or(o.Patience, firstPatience))
+}
+
+func pauseAfter(took time.Duration) time.Duration { return min(max(took, pauseLeast), pauseMost) }
 
 // accept reports whether what is there needs no fill: it is fresh and has seen
 // the transaction or, for a change of rows, it has seen that change.
@@ -263,10 +292,10 @@ func (f *Filler) hold(ctx context.Context, lease cache.Lease) (stop func()) {
 
 // giveUp returns a lease after a failed load, also when the caller's context has
 // ended: otherwise the key could not be filled until the lease runs out.
-func (f *Filler) giveUp(ctx context.Context, lease cache.Lease, reason string) error {
+func (f *Filler) giveUp(ctx context.Context, lease cache.Lease, end cache.GivenUp) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if err := f.store.Abandon(ctx, lease, reason); err != nil && !errors.Is(err, cache.ErrLost) {
+	if err := f.store.GiveUp(ctx, lease, end); err != nil && !errors.Is(err, cache.ErrLost) {
 		return fmt.Errorf("give the lease back: %w", err)
 	}
 	return nil

@@ -29,6 +29,10 @@ const (
 // has to wait: its reader has had an answer and asks again when it needs to.
 const nobodyWaits = time.Minute
 
+// earlyFor is the age at which a request to make an entry anew before its time is
+// dropped: there is more to do than is done, and those who miss come first.
+const earlyFor = 3 * time.Second
+
 // FillsOptions are the choices of Fills. The zero value is usable.
 type FillsOptions struct {
 	Concurrency int // fills of one view at a time in one batch; 8
@@ -180,7 +184,25 @@ func (f *Fills) serve(ctx context.Context, r *request) error {
 		}
 		return err
 	}
-	return f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid, Instead: r.early})
+	if r.early != nil {
+		return f.renew(ctx, r)
+	}
+	return f.filler.Fill(ctx, r.view, r.key, FillOptions{MinXid: r.minXid})
+}
+
+// renew makes an entry anew before its time is over, for which nobody waits. That
+// there is no turn for it now does not say that there is none for a reader, who is
+// patient: so it ends no lane.
+func (f *Fills) renew(ctx context.Context, r *request) error {
+	if time.Since(r.asked) > earlyFor {
+		return nil
+	}
+	err := f.filler.Fill(ctx, r.view, r.key, FillOptions{Instead: r.early})
+	if errors.Is(err, ErrBusy) {
+		f.o.Log.Debug().Err(err).Str("view", r.view.Name).Msg("fill given up")
+		return nil
+	}
+	return err
 }
 
 // conclude returns what a request has failed with, nil where it is done. That

@@ -122,14 +122,28 @@ func (l *Loader) Load(ctx context.Context, v *view.View, key string) (Loaded, er
 
 // loadInTurn waits for its turn for so long at most, then loads.
 func (l *Loader) loadInTurn(ctx context.Context, v *view.View, key string, patience time.Duration) (Loaded, error) {
-	give, err := l.turns.take(ctx, v.Name, patience)
+	give, err := l.turn(ctx, v, patience)
 	if err != nil {
-		if errors.Is(err, ErrBusy) {
-			l.refused.WithLabelValues(v.Name).Inc()
-		}
-		return Loaded{}, fmt.Errorf("load %s: %w", v.Name, err)
+		return Loaded{}, err
 	}
 	defer give()
+	return l.loadNow(ctx, v, key)
+}
+
+// turn waits for so long at most until a load of the view may begin.
+func (l *Loader) turn(ctx context.Context, v *view.View, patience time.Duration) (give func(), err error) {
+	give, err = l.turns.take(ctx, v.Name, patience)
+	if errors.Is(err, ErrBusy) {
+		l.refused.WithLabelValues(v.Name).Inc()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", v.Name, err)
+	}
+	return give, nil
+}
+
+// loadNow loads for who has a turn. What a failed load took it tells, too.
+func (l *Loader) loadNow(ctx context.Context, v *view.View, key string) (Loaded, error) {
 	start := time.Now()
 	loaded, err := l.load(ctx, v, key)
 	loaded.Took = time.Since(start)
@@ -138,7 +152,7 @@ func (l *Loader) loadInTurn(ctx context.Context, v *view.View, key string, patie
 		l.health.note(v.Name, err)
 	}
 	if err != nil {
-		return Loaded{}, fmt.Errorf("load %s: %w", v.Name, err)
+		return Loaded{Took: loaded.Took}, fmt.Errorf("load %s: %w", v.Name, err)
 	}
 	l.log.Debug().Str("view", v.Name).Str("key", key).Bool("found", loaded.Found).Dur("took", loaded.Took).Msg("loaded")
 	return loaded, nil

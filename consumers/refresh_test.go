@@ -86,6 +86,55 @@ func TestRequestToMakeAnewIsNotKept(t *testing.T) {
 	}
 }
 
+// What nobody waits for takes no lease while there is no turn, and does not speak for
+// those of its view who are patient.
+func TestRequestToMakeAnewIsInNobodysWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	w.set("b", 1)
+	w.fill("thing", "a")
+	w.set("a", 2)
+	batch := messages(early(w.entry("thing", "a")), missed("thing", "b", ""))
+	release := w.hold("thing")
+	w.store.Client().AddHook(&beforeScript{do: release}) // the first lease is the reader's
+	w.ends(NewFills(w.store, w.filler, w.views, FillsOptions{Concurrency: 1}).Handle(w.ctx, batch), nil, nil)
+	w.wants("thing", "a", `{"n":1}`)
+	w.wants("thing", "b", `{"n":1}`)
+}
+
+// That it failed is no answer to who has missed since.
+func TestFailureToMakeAnewIsNotAnnounced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	w.fill("thing", "a")
+	heard := w.waiter("thing", "a")
+	w.exec("ALTER TABLE things RENAME n TO m")
+	w.ends(w.fills().Handle(w.ctx, messages(early(w.entry("thing", "a")))), nil)
+	if n := w.loads(); n != 2 {
+		t.Fatalf("%d loads", n)
+	}
+	w.exec("ALTER TABLE things RENAME m TO n")
+	w.fill("thing", "a") // the lease was given back
+	if f := <-heard; f.Outcome != cache.Accepted {
+		t.Errorf("announced: %+v", f)
+	}
+}
+
+func TestOldRequestToMakeAnewIsDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	w.fill("thing", "a")
+	old := early(w.entry("thing", "a"))
+	old.Time = time.Now().Add(-earlyFor)
+	w.ends(w.fills().Handle(w.ctx, messages(old)), nil)
+	if n := w.loads(); n != 1 {
+		t.Errorf("%d loads", n)
+	}
+}
+
 // beforeScript does something, once, when a store is about to run a script.
 type beforeScript struct {
 	redis.Hook
@@ -164,6 +213,23 @@ func TestLoadsOfOneKeyAreAPauseApart(t *testing.T) {
 		if _, err := w.store.Invalidate(w.ctx, []cache.Change{{View: w.view("clock"), Key: "a"}}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// So are those that fail.
+func TestFailingLoadsOfOneKeyAreAPauseApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.exec("ALTER TABLE things RENAME n TO m")
+	const loads = 30
+	begun := time.Now()
+	for range loads {
+		if err := w.filler.Fill(w.ctx, w.view("thing"), "a", FillOptions{}); sqlState(err) != "42703" {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(begun); took < (loads-1)*pauseLeast*9/10 || w.loads() != loads {
+		t.Errorf("%d loads in %s", w.loads(), took)
 	}
 }
 

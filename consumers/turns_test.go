@@ -134,3 +134,19 @@ func TestWhoeverStopsWaitingLeavesNoPlaceTaken(t *testing.T) {
 		}
 	})
 }
+
+// A turn that is free is had at once, by who would not wait for it, too.
+func TestTurnWithoutPatience(t *testing.T) {
+	t.Parallel()
+	turns := newTurns(1, 2)
+	for range 50 {
+		give, err := turns.take(t.Context(), "a", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := turns.take(t.Context(), "a", 0); !errors.Is(err, ErrBusy) {
+			t.Fatalf("a second turn: %v", err)
+		}
+		give()
+	}
+}
