@@ -118,7 +118,7 @@ func TestWarmFailuresFlow(t *testing.T) {
 	}{
 		{modelserver.Reply{Status: 400, Code: "context_length_exceeded"}, "refused:context_length_exceeded"},
 		{modelserver.Reply{Status: 500}, "failed:status_500"},
-		{modelserver.Reply{Status: 429, Code: "rate_limit_exceeded", RetryAt: time.Now().Add(time.Minute)}, "failed:rate_limit_exceeded"},
+		{modelserver.Reply{Status: 429, Code: "rate_limit_exceeded", RetryAt: time.Now().Add(time.Hour)}, "failed:rate_limit_exceeded"},
 		{modelserver.Reply{Cut: true}, "failed:model"},
 		{modelserver.Reply{Hold: make(chan struct{})}, "failed:timeout"},
 	} {
