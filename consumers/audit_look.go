@@ -120,15 +120,23 @@ func servable(in cache.Inspection) state {
 	return unsure
 }
 
+// compare judges what was seen. An entry of the same epoch that has seen more than the
+// truth, which was read after it, is none that a load has made; it would stand against
+// every change and every fill until PostgreSQL has come so far. Should the truth have
+// been read from a server that lags, another look will say so.
 func (s *sight) compare() {
 	s.why = difference(s.Entry, s.truth.Loaded)
 	switch {
-	case s.truth.Version.Epoch() != s.Version.Epoch(), s.truth.Version.Compare(s.Version) < 0:
+	case s.truth.Version.Epoch() != s.Version.Epoch():
 		s.state = unsure // the relay has yet to notice, or this server is no longer the primary
-	case s.why != "":
+		return
+	case s.truth.Version.Compare(s.Version) < 0:
+		s.why = "it has seen more than has ever been"
+	case s.Snapshot.Xmax == 0:
+		s.why = "it does not say which changes it has seen"
+	}
+	if s.state = same; s.why != "" {
 		s.state = differs
-	default:
-		s.state = same
 	}
 }
 

@@ -177,9 +177,21 @@ func (x *examiner) still(ctx context.Context, s *suspicion) (final bool, err err
 	return true, nil
 }
 
-// repair drops an entry that is wrong. It has no version to be compared by.
+// repair drops an entry that is wrong. It has no version to be compared by. A fence keeps
+// the version of what it has dropped, so of an entry that has seen more than there has been
+// none is left: it would keep out every fill. Whoever holds a lease has lost it with the key.
 func (x *examiner) repair(ctx context.Context, s *suspicion) error {
 	if _, err := x.store.Invalidate(ctx, []cache.Change{{View: s.view, Key: s.Key}}); err != nil {
+		return fmt.Errorf("repair %s: %w", s.View, err)
+	}
+	if s.Truth.Compare(s.Entry) >= 0 {
+		return nil
+	}
+	in, err := x.store.Inspect(ctx, s.view, s.Key)
+	if err == nil && in.Version == s.Entry {
+		err = x.store.Client().Unlink(ctx, in.Name).Err()
+	}
+	if err != nil {
 		return fmt.Errorf("repair %s: %w", s.View, err)
 	}
 	return nil

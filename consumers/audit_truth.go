@@ -62,10 +62,15 @@ func (l *Loader) auditAs(ctx context.Context, v *view.View, load, key string, of
 // query finds out whether something waits, by the index on xid: from the later of
 // the two snapshots on there is little to read.
 func (u unseen) query(v *view.View, key string, waiting *bool) query {
+	nothing := version.Snapshot{Xmin: 1, Xmax: 1} // has been seen by it
 	from, other := u.entry, u.sent
+	if from.Xmax == 0 {
+		from = nothing
+		from.Epoch = other.Epoch
+	}
 	switch {
-	case other.Epoch != from.Epoch:
-		other = version.Snapshot{Xmin: 1, Xmax: 1} // which has seen nothing
+	case other.Epoch != from.Epoch, other.Xmax == 0:
+		other = nothing
 	case other.Version().Compare(from.Version()) > 0:
 		from, other = other, from
 	}
