@@ -17,7 +17,7 @@ type Outcome byte
 // How a fill can end.
 const (
 	Accepted Outcome = 'a' // the entry is in the cache
-	Refused  Outcome = 'r' // it is not, and only those who asked before Taken may have it
+	Refused  Outcome = 'r' // it is not, and at most those who asked before Taken may have it
 	Failed   Outcome = 'f' // there is no entry; Reason says why
 )
 
@@ -36,7 +36,8 @@ type Filled struct {
 // which is cut to the millisecond. The answer is then no older than the question:
 //
 //   - an accepted value was current at At, so the question must be older;
-//   - a refused one was read after Taken, so the question must be older than that;
+//   - a refused one was read after Taken, so the question must be older than that,
+//     and nothing older may come to be there (see surpassed);
 //   - a failure has no age, and answers everybody.
 //
 // Where an accepted value is too old for a question, Read again: something at
@@ -48,10 +49,36 @@ func (f Filled) Answers(asked time.Time) bool {
 	case Accepted:
 		return !f.At.Before(asked)
 	case Refused:
-		return !f.Taken.Before(asked)
+		return f.surpassed() && !f.Taken.Before(asked)
 	default:
 		return true
 	}
+}
+
+// Why a value is refused though whatever is found from then on is at least as new.
+const (
+	whyKey    = "the key has changed since" // as entry.lua has it
+	whyView   = "the whole view has changed since"
+	whyNoView = "the view has no key" // it is where it belongs, and counts when the view has one
+)
+
+// surpassed reports whether nothing is found after a refused value that is older than
+// it. Of one that has lost its lease nobody knows that:
+//
+//  1. a fill takes the lease; an app's event, which has no version, takes it away;
+//  2. another fill takes the lease, and reads the row;
+//  3. the row changes, and the first fill reads it;
+//  4. the second puts what it has read, the first is refused;
+//  5. the change of 3 is on its way still: who comes now finds the older row.
+//
+// What a model made is as old as its lease, so later ones are newer.
+func (f Filled) surpassed() bool {
+	for _, why := range []string{whyKey, whyView, whyNoView} {
+		if strings.HasSuffix(f.Reason, why) {
+			return true
+		}
+	}
+	return f.Entry.Snapshot.Xmax == 0
 }
 
 // Announce tells those who just asked about an entry that was already there. It

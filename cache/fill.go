@@ -30,7 +30,7 @@ type Fill struct {
 // entry to those who wait for it. It fails with ErrRefused where key or view
 // have seen something newer, the lease is gone, or Redis was restarted since
 // the lease was taken; the entry is then returned and announced all the same,
-// to those who asked before the lease was taken.
+// to those whom it may answer: see Filled.Answers.
 func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	started := time.Now()
 	e, ttl, err := l.entry(f)
@@ -97,9 +97,9 @@ func (s *Store) put(ctx context.Context, l Lease, e Entry, value []byte, keep ti
 	case why != "":
 		return fmt.Errorf("%w: %s", ErrRefused, why), at, nil
 	case !known:
-		return fmt.Errorf("%w: the view has no key", ErrRefused), at, nil
+		return fmt.Errorf("%w: %s", ErrRefused, whyNoView), at, nil
 	case e.Version.Compare(whole.fence) < 0:
-		return fmt.Errorf("%w: the whole view has changed since", ErrRefused), at, nil
+		return fmt.Errorf("%w: %s", ErrRefused, whyView), at, nil
 	}
 	return nil, at, nil
 }

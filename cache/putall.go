@@ -137,9 +137,9 @@ func (p *put) compare(fence *redis.StringCmd) error {
 		return err
 	case p.why != "":
 	case !known:
-		p.why = "the view has no key"
+		p.why = whyNoView
 	case p.entry.Version.Compare(whole.fence) < 0:
-		p.why = "the whole view has changed since"
+		p.why = whyView
 	}
 	return nil
 }

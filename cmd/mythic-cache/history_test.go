@@ -71,11 +71,17 @@ func (h *history) run(t *testing.T, clients int, wanted int64) {
 	all.Wait()
 }
 
-// step is one transaction, what reads it back, and a reader who wrote nothing.
+// step is one transaction, what reads it back, and a reader who wrote nothing. Now and
+// then the app says, too, that something has changed; that has no version.
 func (h *history) step(ctx context.Context, conn *pgx.Conn, reader *countReader) error {
 	written, err := countOn(ctx, conn, h.users)
 	if err != nil || written == nil {
 		return err
+	}
+	if oneOf(4) {
+		if _, err := conn.Exec(ctx, `SELECT mythic_cache.publish('books.changed', $1)`, h.users[rand.IntN(len(h.users))]); err != nil {
+			return err
+		}
 	}
 	for user, count := range written.counts {
 		if err := h.ask(ctx, reader, user, written.minXid, count); err != nil {
