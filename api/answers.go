@@ -91,7 +91,7 @@ func (d *answerDesk) post(x *exchange) error {
 // spared tells whoever counts that a question did not have to be asked.
 func (d *answerDesk) spared(e cache.Entry) {
 	if told := d.server.o.Spared; told != nil {
-		told(e.Body)
+		told(e.Owner, e.Body)
 	}
 }
 

@@ -156,10 +156,10 @@ func TestAnswersThatWereThereAreCounted(t *testing.T) {
 	var mu sync.Mutex
 	var spared []string
 	w := begin(t, func(o *Options) {
-		o.Spared = func(answer []byte) {
+		o.Spared = func(scope string, answer []byte) {
 			mu.Lock()
 			defer mu.Unlock()
-			spared = append(spared, string(answer))
+			spared = append(spared, scope+" "+string(answer))
 		}
 	})
 	w.answerer(func(q heard) { w.say(q, "for "+q.Scope) })
@@ -170,7 +170,7 @@ func TestAnswersThatWereThereAreCounted(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if len(spared) != 2 || spared[0] != string(made.body) {
+	if len(spared) != 2 || spared[0] != "user_1 "+string(made.body) {
 		t.Errorf("spared: %q", spared)
 	}
 }

@@ -59,7 +59,7 @@ type Options struct {
 	Provider string       // of the model, for the keys of answers
 	Models   cache.Models // that may be asked for
 
-	Spared func(answer []byte) // told of each question whose answer was there; nil: nobody is
+	Spared func(scope string, answer []byte) // told of each question whose answer was there; nil: nobody is
 
 	Log      zerolog.Logger
 	Registry *prometheus.Registry // served at /metrics; nil: a new one

@@ -119,9 +119,6 @@ func (a *Account) called(scope, model string, usage cache.Usage, took time.Durat
 	})
 }
 
-// Hit is HitOf for who does not know the scope.
-func (a *Account) Hit(body []byte) { a.HitOf("", body) }
-
 // HitOf counts a question of a scope whose answer was there; body is the stored answer.
 func (a *Account) HitOf(scope string, body []byte) {
 	a.hits.Add(1)

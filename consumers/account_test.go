@@ -52,7 +52,7 @@ func TestAccountCountsMoney(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.HitOf("user_1", body)
-	a.Hit(body)
+	a.HitOf("", body)
 	want := cache.AIReport{Calls: 3, Hits: 2, Failures: 1, TokensSpent: 3000, TokensSaved: 3000, MoneySpent: 0.006, MoneySaved: 0.012}
 	if got := a.Report(); math.Abs(got.MoneySpent-want.MoneySpent) > 1e-9 || math.Abs(got.MoneySaved-want.MoneySaved) > 1e-9 {
 		t.Errorf("the money is %+v", got)

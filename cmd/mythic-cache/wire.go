@@ -326,7 +326,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 		Origins: w.CORSOrigins, TLSCert: w.TLSCert, TLSKey: w.TLSKey, MaxConns: w.MaxConns,
 		MaxWatchers: w.MaxWatchers, MaxPerCaller: w.WatchersPerCaller,
 		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
-		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), Models: models, Spared: w.ai.Hit,
+		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), Models: models, Spared: w.ai.HitOf,
 		Log: w.log, Registry: w.metrics, Version: programVersion,
 	})
 	if err != nil {
