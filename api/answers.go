@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"mythiccache/cache"
 	"mythiccache/cache/view"
@@ -42,6 +43,9 @@ func (s *Server) answerRoutes() []route {
 	}
 	return nil
 }
+
+// askSoon is how long a model may be busy for a worker to try again by itself.
+const askSoon = 10 * time.Second
 
 // post answers a question: at once where the answer is there, else after having
 // asked for it and waited a little.
@@ -123,6 +127,11 @@ func (d *answerDesk) unanswered(x *exchange, key string, err error) error {
 			x.markMiss()
 			x.Header().Del("Content-Location")
 			return refusal(reason)
+		}
+		if after, why, busy := cache.Busy(failed.reason); busy && after > askSoon {
+			x.markMiss()
+			x.Header().Del("Content-Location")
+			return problem(kindBusy, why).later(after)
 		}
 		return d.pending(x, key) // the worker tries again
 	default:

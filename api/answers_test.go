@@ -272,6 +272,21 @@ func TestAnAnswerThatTheModelRefuses(t *testing.T) {
 	w.get(path, "Authorization", token(t, "user_2")).wants(t, 404, nil)
 }
 
+// A model that is busy for a moment is asked again by a worker; for longer, by who asks.
+func TestAnAnswerFromABusyModel(t *testing.T) {
+	w := begin(t)
+	after := make(chan time.Duration, 1)
+	w.answerer(func(q heard) {
+		if err := w.store.AnnounceFailure(context.Background(), "ai_answer", q.key, nil, cache.BusyReason(<-after, "the budget is spent")); err != nil {
+			t.Error(err)
+		}
+	})
+	after <- 2 * time.Second
+	w.ask(titlePrompt, "user_1", "Prefer", "wait=10").wants(t, 202, nil)
+	after <- time.Minute
+	w.ask(titlePrompt, "user_1", "Prefer", "wait=10").wants(t, 503, map[string]string{"Retry-After": "60", "X-Cache": "MISS", "Content-Location": ""})
+}
+
 func TestQuestionsThatAreRefused(t *testing.T) {
 	w := begin(t)
 	for name, c := range map[string]struct {

@@ -17,7 +17,10 @@
 // entry; requests for the same key share the event. However many wait, no queue
 // grows: past a limit they are refused at once.
 //
-// Every error is an RFC 9457 problem, and none carries what went on inside. Every
+// A chat completion waits for its answer for two minutes at most, in places of its own,
+// and is told it as it is made. It is never told two halves of two answers.
+//
+// Every error is an RFC 9457 problem, or has OpenAI's form under /v1, and none carries what went on inside. Every
 // answer is described by the document at /openapi.json, against which the tests
 // check each one.
 //

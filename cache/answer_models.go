@@ -52,6 +52,11 @@ func ParseModels(fallback, list, shared string) (Models, error) {
 		m.names = append(m.names, name)
 		m.models[name] = model
 	}
+	for name, model := range m.models {
+		if other, known := m.models[model]; known && other != model {
+			return Models{}, fmt.Errorf("AI_MODELS: %q stands for %q, which stands for another one", name, model)
+		}
+	}
 	if _, known := m.models[fallback]; fallback != "" && len(m.names) > 0 && !known {
 		return Models{}, fmt.Errorf("AI_MODELS: does not name %q, which LLM_MODEL says is the default", fallback)
 	}
@@ -104,29 +109,45 @@ func (m Models) Shared(model string) bool {
 // Sharing reports whether any model's answers are shared.
 func (m Models) Sharing() bool { return len(m.shared) > 0 }
 
+// Meant is Request for who has been let in already: a name that is not configured is
+// taken for a model's.
+func (m Models) Meant(body json.RawMessage) (request json.RawMessage, err error) {
+	request, _, _, err = m.meant(body)
+	return request, err
+}
+
 // Request is ChatRequest with the model that is meant in place of the name under
 // which it was asked for, so that one question has one key. It returns the model too.
 // A name that is not configured is refused, wrapping ErrModel.
 func (m Models) Request(body json.RawMessage) (request json.RawMessage, model string, err error) {
-	request, err = ChatRequest(body, m.fallback)
+	request, model, known, err := m.meant(body)
+	if err == nil && !known {
+		err = fmt.Errorf("%w: %w", ErrRequest, ErrModel)
+	}
 	if err != nil {
 		return nil, "", err
+	}
+	return request, model, nil
+}
+
+// meant returns a request with the model that is meant, and whether its name is
+// configured.
+func (m Models) meant(body json.RawMessage) (request json.RawMessage, model string, known bool, err error) {
+	request, err = ChatRequest(body, m.fallback)
+	if err != nil {
+		return nil, "", false, err
 	}
 	var members map[string]json.RawMessage
 	var name string
 	if err := errors.Join(json.Unmarshal(request, &members), json.Unmarshal(members["model"], &name)); err != nil {
-		return nil, "", fmt.Errorf("%w: model is not a name", ErrRequest)
+		return nil, "", false, fmt.Errorf("%w: model is not a name", ErrRequest)
 	}
-	model, ok := m.Resolve(name)
-	switch {
-	case !ok:
-		return nil, "", fmt.Errorf("%w: %w", ErrRequest, ErrModel)
-	case model == name:
-		return request, model, nil
+	if model, known = m.Resolve(name); !known || model == name {
+		return request, name, known, nil
 	}
 	members["model"] = canonicalString(model)
 	if request, err = json.Marshal(members); err != nil {
-		return nil, "", fmt.Errorf("%w: the request cannot be written", ErrRequest)
+		return nil, "", false, fmt.Errorf("%w: the request cannot be written", ErrRequest)
 	}
-	return request, model, nil
+	return request, model, true, nil
 }

@@ -42,6 +42,24 @@ func TestModelsStandForOneAnother(t *testing.T) {
 		if !errors.Is(err, ErrModel) || !errors.Is(err, ErrRequest) {
 			t.Errorf("%s is refused with %v", unknown, err)
 		}
+		if _, err := m.Meant(json.RawMessage(`{"prompt":"a title","model":"` + unknown + `"}`)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The digests were computed apart from this program. What is everybody's and what is
+// the app's own have keys that no user's answers can have.
+func TestModelsScopes(t *testing.T) {
+	t.Parallel()
+	const request = `{"messages":[{"content":"Hello","role":"user"}],"model":"gpt-4o"}`
+	key, _, err := AnswerKey("openai", SharedScope, json.RawMessage(request))
+	if err != nil || key != "6dc68c8be15003b7d209336dde37c4fcfa84febd554f5cdc5aaef2fe5bc89a67" {
+		t.Errorf("the key of what is shared is %s (%v)", key, err)
+	}
+	once, _, err := OneTimeKey("openai", "user_1", "nonce 1", json.RawMessage(request))
+	if err != nil || once != "5000d21522384900a986f33b8f209d214eb67ebf0863cc1077f01c0f05b84050" {
+		t.Errorf("the key of what is asked once is %s (%v)", once, err)
 	}
 }
 
@@ -71,6 +89,7 @@ func TestModelsThatAreWrong(t *testing.T) {
 		{"", "a,b=c,a=d", "", `"a" stands there twice`},
 		{"z", "a,b", "", `does not name "z"`},
 		{"", "a,b", "c", `AI_SHARED_MODELS: "c"`},
+		{"", "a=b,b=c", "", `"a" stands for "b", which stands for another`},
 	} {
 		if _, err := ParseModels(c.fallback, c.list, c.shared); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%q, %q, %q: %v", c.fallback, c.list, c.shared, err)

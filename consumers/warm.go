@@ -29,11 +29,11 @@ const (
 
 // WarmerOptions says what a Warmer asks, and how.
 type WarmerOptions struct {
-	View         *view.View    // of the answers
-	Model        Model         //
-	DefaultModel string        // what requests that name no model are sent to
-	CallFor      time.Duration // that one call may take; 90 s
-	LeaseFor     time.Duration // that a worker which died keeps others from asking; 15 s
+	View     *view.View    // of the answers
+	Model    Model         //
+	Models   cache.Models  // that may be asked for, and what requests that name none are sent to
+	CallFor  time.Duration // that one call may take; 90 s
+	LeaseFor time.Duration // that a worker which died keeps others from asking; 15 s
 
 	KeepTruncated bool                  // answers that a limit on tokens cut short are kept like others
 	Budgets       Budgets               // what may be asked in all; the zero value is any amount
@@ -189,7 +189,7 @@ func (w *Warmer) read(e event.Event, entry string) (aiData, error) {
 	if err != nil {
 		return aiData{}, err
 	}
-	request, err := cache.ChatRequest(body, w.o.DefaultModel)
+	request, err := w.o.Models.Meant(body)
 	if err != nil {
 		return aiData{}, err
 	}

@@ -87,7 +87,7 @@ func (w *warmth) newStore() *cache.Store {
 func (w *warmth) warmer(change ...func(*WarmerOptions)) *Warmer {
 	w.t.Helper()
 	o := WarmerOptions{
-		View: w.view, Model: newModel(w.t, w.model), DefaultModel: "test-model",
+		View: w.view, Model: newModel(w.t, w.model), Models: testModels(w.t),
 		LeaseFor: 300 * time.Millisecond, CallFor: time.Minute, Log: w.logger,
 	}
 	var err error
@@ -102,6 +102,16 @@ func (w *warmth) warmer(change ...func(*WarmerOptions)) *Warmer {
 		w.t.Fatal(err)
 	}
 	return warmer
+}
+
+// testModels takes any model, and the tests' own where none is named.
+func testModels(t testing.TB) cache.Models {
+	t.Helper()
+	models, err := cache.ParseModels("test-model", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return models
 }
 
 // run has a warmer read the stream, as the program does, and returns how to stop it.

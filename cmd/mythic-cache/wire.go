@@ -237,8 +237,12 @@ func (w *worker) addWarmer(schema *schemaGate) error {
 	if err != nil {
 		return err
 	}
+	models, err := w.models()
+	if err != nil {
+		return err
+	}
 	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
-		View: answers, Model: model, DefaultModel: w.defaultModel(),
+		View: answers, Model: model, Models: models,
 		KeepTruncated: w.AICacheTruncated, Budgets: w.budgets, Account: w.ai, Metrics: w.metrics, Log: w.log,
 	})
 	if err != nil {
