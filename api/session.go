@@ -17,20 +17,23 @@ import (
 // the moment when the announcement has come, which is a round trip after the worker
 // has applied the event. In one whose subscription is lost, no token is let in without
 // a look into Redis; a connection that falls silent without closing is found out in
-// three seconds. Where Redis does not answer the look, a token that was good a while
-// ago (maxRemembered) still is: it reads nothing but the last good copies of this
-// process, and one that was never seen is answered with 503.
+// three seconds. Where Redis does not answer the look in a moment (lookPatience), a token
+// that was good a while ago (maxRemembered) still is: it reads nothing but the last good
+// copies of this process, and whatever Redis has within a second (lookAgain) of its
+// return, since until then nobody but one caller looks. A token that was never seen is
+// answered with 503.
 type doorkeeper struct {
 	store  *cache.Store
 	verify func(ctx context.Context, token string) (verified, error) // nil: tokens are opaque
 	memory *memory
 	feed   *cache.Revocations
+	silent *silence // Redis, when asked
 	touch  *touches
 	away   func(ctx context.Context, err error) // told when Redis does not answer
 }
 
 func newDoorkeeper(store *cache.Store, verify func(context.Context, string) (verified, error), ttl time.Duration, log zerolog.Logger) *doorkeeper {
-	d := &doorkeeper{store: store, verify: verify, memory: newMemory(), away: func(context.Context, error) {}}
+	d := &doorkeeper{store: store, verify: verify, memory: newMemory(), silent: newSilence(), away: func(context.Context, error) {}}
 	d.feed = store.NewRevocations(d.memory.revoke, d.memory.empty)
 	if verify == nil {
 		d.touch = &touches{store: store, ttl: ttl, log: log}
@@ -50,6 +53,9 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 		d.use(v, now)
 		return v.caller, nil
 	}
+	if known && !d.silent.asks(now) {
+		return v.caller, nil
+	}
 	mark := d.memory.mark()
 	if !known && d.verify != nil {
 		var err error
@@ -57,15 +63,11 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 			return caller{}, err
 		}
 	}
-	asked, cancel := context.WithTimeout(ctx, redisTimeout)
-	defer cancel()
-	found, good, err := d.look(asked, hash, v)
+	found, good, err := d.ask(ctx, hash, v, known)
 	switch {
 	case err != nil && known:
-		d.away(ctx, err)
 		return v.caller, nil
 	case err != nil:
-		d.away(ctx, err)
 		return caller{}, problem(kindCacheAway, "Redis does not answer; whether the token was revoked cannot be said without it").later(time.Second)
 	case !good && d.verify != nil:
 		d.memory.forget(hash)
@@ -79,6 +81,25 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 	}
 	d.use(found, now)
 	return found.caller, nil
+}
+
+// ask looks a token up, for as long as who shows it can wait: who is known needs no
+// answer.
+func (d *doorkeeper) ask(ctx context.Context, hash cache.TokenHash, v verified, known bool) (found verified, good bool, err error) {
+	patience := redisTimeout
+	if known {
+		patience = lookPatience
+	}
+	asked, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	found, good, err = d.look(asked, hash, v)
+	if err == nil || ctx.Err() == nil { // of a client that hung up, nothing is learnt
+		d.silent.heard(err == nil)
+	}
+	if err != nil {
+		d.away(ctx, err)
+	}
+	return found, good, err
 }
 
 // look asks Redis about a token that was verified, or whose an opaque one is.

@@ -71,7 +71,10 @@ func TestARevokedTokenIsOutAtOnce(t *testing.T) {
 	w.put("user_books", "user_1", fill(t, books("user_1")))
 	now := time.Now()
 	with := func(jti string) string {
-		return token(t, "user_1", func(c jwt.MapClaims) { c["jti"], c["iat"] = jti, now.Add(-time.Minute).Unix() })
+		return token(t, "user_1", func(c jwt.MapClaims) {
+			// A clock of its own would make two tokens of one jti, now and then.
+			c["jti"], c["iat"], c["exp"] = jti, now.Add(-time.Minute).Unix(), now.Add(time.Hour).Unix()
+		})
 	}
 	for _, c := range []struct {
 		name, token string
@@ -155,6 +158,81 @@ func TestTokensWithoutRedis(t *testing.T) {
 	}
 	w.get("/books/my", "Authorization", "Bearer "+unknown).wants(t, 503, map[string]string{"Retry-After": "1"})
 	w.get("/books/my", "Authorization", "Bearer "+unknown+"A").wants(t, 401, nil) // that can be said without it
+}
+
+// TestAFrozenRedisHoldsUpNobodyWhoIsKnown stops Redis from running without closing a
+// connection, until the API does not hear of revocations any more.
+func TestAFrozenRedisHoldsUpNobodyWhoIsKnown(t *testing.T) {
+	w := begin(t, nearBy(t))
+	w.hears()
+	w.put("user_books", "user_1", fill(t, books("user_1")))
+	theirs := token(t, "user_1")
+	w.settle("/books/my", "Authorization", theirs)
+	deaf := newDoorkeeper(w.store, newTokens(AuthOptions{JWTSecret: jwtSecret}, nil).verify, 0, w.server.log)
+	if _, err := deaf.caller(t.Context(), raw(theirs)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.redis.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.redis.Thaw()
+	testserver.Eventually(t, "nothing is heard", func() error {
+		if w.server.auth.door.feed.Hears() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	begun, slowest := time.Now(), time.Duration(0)
+	for range 50 {
+		asked := time.Now()
+		w.get("/books/my", "Authorization", theirs).wants(t, 200, map[string]string{"X-Cache": "STALE"})
+		slowest = max(slowest, time.Since(asked))
+	}
+	// Once in a second one of them waits for a quarter of a second.
+	if took := time.Since(begun); slowest >= redisTimeout || took >= 5*time.Second {
+		t.Errorf("50 requests took %s, and one of them %s", took, slowest)
+	}
+	if _, err := deaf.caller(t.Context(), raw(theirs)); err != nil || deaf.silent.asks(time.Now()) {
+		t.Errorf("%v; and the next caller waits, too", err)
+	}
+	if err := w.redis.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	w.hide(cache.HashToken(raw(theirs)))
+	testserver.Eventually(t, "tokens are looked up again", func() error {
+		if _, err := deaf.caller(t.Context(), raw(theirs)); err == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if !deaf.silent.asks(time.Now()) {
+		t.Error("Redis answers, and tokens are not looked up")
+	}
+	w.get("/books/my", "Authorization", token(t, "user_1", func(c jwt.MapClaims) { c["jti"] = "another" })).wants(t, 200, nil)
+}
+
+func TestSilence(t *testing.T) {
+	s, now := newSilence(), time.Now()
+	asking := func(want int, at time.Time) {
+		t.Helper()
+		asked := 0
+		for range 3 {
+			if s.asks(at) {
+				asked++
+			}
+		}
+		if asked != want {
+			t.Errorf("%d of 3 ask %s later, want %d", asked, at.Sub(now), want)
+		}
+	}
+	asking(3, now)
+	s.heard(false)
+	asking(0, now)
+	asking(1, now.Add(time.Minute))
+	asking(0, now.Add(time.Minute+lookAgain/2))
+	asking(1, now.Add(time.Minute+lookAgain))
+	s.heard(true)
+	asking(3, now)
 }
 
 func TestMemoryOfTokens(t *testing.T) {

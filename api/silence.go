@@ -1,0 +1,43 @@
+package api
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// While Redis does not answer, one caller who can do without its answer waits for it
+// each lookAgain, and no longer than lookPatience. The others are not held up.
+const (
+	lookPatience = 250 * time.Millisecond
+	lookAgain    = time.Second
+)
+
+// silence remembers that Redis did not answer, so that not everybody finds out anew.
+type silence struct {
+	began time.Time
+	until atomic.Int64 // when to ask again, in nanoseconds since began; 0: Redis answers
+}
+
+func newSilence() *silence { return &silence{began: time.Now()} }
+
+// asks reports whether Redis is to be asked now: by everybody while it answers, and by
+// one caller in each lookAgain while it does not.
+func (s *silence) asks(now time.Time) bool {
+	until := s.until.Load()
+	if until == 0 {
+		return true
+	}
+	at := int64(now.Sub(s.began))
+	return at >= until && s.until.CompareAndSwap(until, at+int64(lookAgain))
+}
+
+// heard notes whether Redis has answered.
+func (s *silence) heard(answered bool) {
+	until := int64(0)
+	if !answered {
+		until = int64(time.Since(s.began) + lookAgain)
+	}
+	if s.until.Load() != until {
+		s.until.Store(until)
+	}
+}
