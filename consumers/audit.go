@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,7 +18,7 @@ import (
 // AuditorOptions are the choices of an Auditor. Instance and Road are required.
 type AuditorOptions struct {
 	Instance string  // names the process
-	Rate     float64 // entries a second; 0: none
+	Rate     float64 // loads a second, one for each look at an entry; 0: none
 	Road     Road
 	Settle   time.Duration // as in VerifyOptions
 	Lease    time.Duration // how long a process that died is in the way of its successor; 15 s
@@ -40,15 +41,17 @@ type Auditor struct {
 	metrics  *auditMetrics
 	walk     *walk
 	suspects []*suspicion
+	lately   bool // the last load was for a suspect
 	unwell   bool // as was last logged
 }
 
 const (
-	auditLease   = 15 * time.Second
-	followedMost = 64              // suspects at a time; meanwhile the walk waits
-	followedFor  = 2 * time.Minute // after which a suspect counts as behind, and is met again by the next pass
-	quickestStep = 10 * time.Millisecond
-	condemnFor   = 5 * time.Second
+	auditLease     = 15 * time.Second
+	followedMost   = 64               // suspects at a time; when there are so many, the walk waits
+	followedWithin = 10 * time.Second // and no more than loads in so long
+	followedFor    = 2 * time.Minute  // after which a suspect counts as behind, and is met again by the next pass
+	quickestStep   = 10 * time.Millisecond
+	condemnFor     = 5 * time.Second
 )
 
 // NewAuditor makes an auditor of the views' entries in store.
@@ -128,7 +131,7 @@ func (a *Auditor) turn(ctx context.Context) error {
 		if late := time.Since(walked); late >= step {
 			walked = time.Now()
 			for range max(int(a.o.Rate*min(late, 2*step).Seconds()), 1) {
-				if err := a.next(ctx); err != nil {
+				if err := a.load(ctx); err != nil {
 					return err
 				}
 			}
@@ -149,11 +152,32 @@ func (a *Auditor) forget() {
 	a.metrics.suspects.Set(0)
 }
 
-// next looks at one entry more.
-func (a *Auditor) next(ctx context.Context) error {
-	if len(a.suspects) >= followedMost {
+// load looks at one entry with a load: at one of the suspects that ask for it and one that
+// is next on the walk in turn, and at suspects alone when there are too many of them.
+func (a *Auditor) load(ctx context.Context) error {
+	full := len(a.suspects) >= min(max(int(followedWithin.Seconds()*a.o.Rate), 1), followedMost)
+	s := a.asking()
+	if a.lately = s != nil && (full || !a.lately); a.lately {
+		return a.reconsider(ctx, s)
+	}
+	if full {
 		return nil
 	}
+	return a.next(ctx)
+}
+
+// asking returns the suspect that has asked for a load for longest, nil for none.
+func (a *Auditor) asking() (first *suspicion) {
+	for _, s := range a.suspects {
+		if s.asks && (first == nil || s.loaded.Before(first.loaded)) {
+			first = s
+		}
+	}
+	return first
+}
+
+// next looks at one entry more.
+func (a *Auditor) next(ctx context.Context) error {
 	p, end, err := a.walk.next(ctx)
 	if end {
 		a.metrics.passes.Inc()
@@ -164,7 +188,7 @@ func (a *Auditor) next(ctx context.Context) error {
 	seen, err := a.look(ctx, p.view, p.key)
 	switch {
 	case errors.Is(err, errUnread):
-		a.metrics.checked.WithLabelValues(p.view.Name, unreadVerdict).Inc()
+		a.metrics.note(p.view.Name, Unread, time.Time{})
 		a.o.Log.Debug().Err(err).Str("view", p.view.Name).Str("key", p.key).Msg("not audited")
 	case err != nil:
 		return err
@@ -172,6 +196,7 @@ func (a *Auditor) next(ctx context.Context) error {
 		a.metrics.note(p.view.Name, Fresh, time.Time{})
 	case seen.state == differs:
 		a.suspects = append(a.suspects, a.suspect(p.view, p.key, seen))
+		a.metrics.suspects.Set(float64(len(a.suspects)))
 	}
 	return nil
 }
@@ -194,37 +219,51 @@ func (a *Auditor) rest() time.Duration {
 	return rest
 }
 
-// follow looks again at the suspects whose time it is.
-func (a *Auditor) follow(ctx context.Context) (err error) {
-	var left []*suspicion
-	for _, s := range a.suspects {
-		final := false
-		if err == nil && time.Until(s.due) <= 0 {
-			final, err = a.decide(ctx, s)
+// follow glances at the suspects whose time it is. Those that have to be looked at with a
+// load wait for their turn.
+func (a *Auditor) follow(ctx context.Context) error {
+	for _, s := range slices.Clone(a.suspects) {
+		if time.Until(s.due) > 0 {
+			continue
 		}
-		if !final {
-			left = append(left, s)
+		_, final, err := a.glance(ctx, s)
+		if err != nil {
+			return err
+		}
+		if s.asks = true; final || time.Since(s.since) >= followedFor {
+			a.acquit(s)
 		}
 	}
-	a.suspects = left
-	a.metrics.suspects.Set(float64(len(left)))
-	return err
+	return nil
 }
 
-// decide looks again at a suspect, acts on a verdict, and reports whether there is one.
-func (a *Auditor) decide(ctx context.Context, s *suspicion) (final bool, err error) {
-	final, err = a.again(ctx, s)
-	if err != nil && !errors.Is(err, errUnread) {
-		return false, err
+// reconsider looks at a suspect with a load, and acts on a verdict.
+func (a *Auditor) reconsider(ctx context.Context, s *suspicion) error {
+	s.asks, s.loaded = false, time.Now()
+	final, err := a.again(ctx, s)
+	switch {
+	case errors.Is(err, errUnread):
+		return nil
+	case err != nil || !final:
+		return err
+	case s.Verdict == Wrong:
+		a.release(s)
+		return a.condemn(ctx, s)
 	}
-	if !final && time.Since(s.since) < followedFor {
-		return false, nil
-	}
-	if s.Verdict == Wrong {
-		return true, a.condemn(ctx, s)
-	}
+	a.acquit(s)
+	return nil
+}
+
+// acquit counts a suspect as behind.
+func (a *Auditor) acquit(s *suspicion) {
+	a.release(s)
 	a.metrics.note(s.View, s.Verdict, s.since)
-	return true, nil
+}
+
+// release takes a suspect off the list.
+func (a *Auditor) release(s *suspicion) {
+	a.suspects = slices.DeleteFunc(a.suspects, func(other *suspicion) bool { return other == s })
+	a.metrics.suspects.Set(float64(len(a.suspects)))
 }
 
 // condemn drops an entry that is wrong, and says so. A shutdown does not come between.

@@ -59,7 +59,7 @@ type sight struct {
 	settled time.Time // all that the audit's snapshot has seen was in the streams by then; zero: it was not
 }
 
-// look compares one key. It asks for what is on its way only where something differs.
+// look compares one key with one load.
 func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight, err error) {
 	in, err := x.store.Inspect(ctx, v, key)
 	if err != nil {
@@ -73,10 +73,14 @@ func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight,
 		return s, unread(err)
 	}
 	s.compare()
-	if s.state != differs {
-		return s, nil
-	}
-	of := &unseen{entry: s.Snapshot}
+	return s, nil
+}
+
+// lookClosely compares an entry under suspicion once more, with one load, and finds out
+// what is on its way.
+func (x *examiner) lookClosely(ctx context.Context, v *view.View, e cache.Entry) (s sight, err error) {
+	s.Entry = e
+	of := &unseen{entry: e.Snapshot}
 	if x.road.Sent != nil {
 		// Before the snapshot: a relay that goes on meanwhile only sends more.
 		if of.sent, err = x.road.Sent(ctx); err != nil {
@@ -84,11 +88,11 @@ func (x *examiner) look(ctx context.Context, v *view.View, key string) (s sight,
 		}
 	}
 	read := time.Now()
-	if s.truth, err = x.loader.audit(ctx, v, key, of); err != nil {
+	if s.truth, err = x.loader.audit(ctx, v, e.Key, of); err != nil {
 		return s, unread(err)
 	}
 	// With no position in Redis, or one of another epoch, all is to be sent again.
-	waiting := s.truth.waiting || x.road.Sent != nil && of.sent.Epoch != s.Version.Epoch()
+	waiting := s.truth.waiting || x.road.Sent != nil && of.sent.Epoch != e.Version.Epoch()
 	if s.compare(); s.state == differs && !waiting {
 		s.settled = read
 	}

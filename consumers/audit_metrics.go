@@ -6,9 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// unreadVerdict stands where there is none.
-const unreadVerdict = "unread"
-
 // auditMetrics are what the auditor of this process has found, while it had the turn.
 type auditMetrics struct {
 	checked    *prometheus.CounterVec
@@ -53,6 +50,6 @@ func (m *auditMetrics) note(view string, verdict Verdict, since time.Time) {
 		m.violations.WithLabelValues(view).Inc()
 	case Behind:
 		m.behind.WithLabelValues(view).Observe(time.Since(since).Seconds())
-	case Fresh:
+	case Fresh, Unread:
 	}
 }

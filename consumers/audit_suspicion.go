@@ -33,13 +33,16 @@ type suspicion struct {
 	unled  bool      // no relay has been at work for as long as that takes, as far as is known
 	open   []string  // topics in which the group had something to do at that moment, as far as is known
 	due    time.Time // when it is to be looked at again
+	loaded time.Time // when it last was, with a load
+	asks   bool      // Redis alone did not tell; it is to be looked at with a load
 }
 
 // Between two looks at a suspect. Most of those that are behind no longer are after some
-// milliseconds, so what is young is looked at often.
+// milliseconds, so what is young is looked at often; what waits for long, ever less.
 const (
 	againSoonest = 10 * time.Millisecond
-	againLatest  = 500 * time.Millisecond
+	againLatest  = 10 * time.Second // while a change is on its way
+	againSteady  = time.Second      // while nothing is
 )
 
 func (x *examiner) suspect(v *view.View, key string, s sight) *suspicion {
@@ -53,23 +56,43 @@ func (x *examiner) suspect(v *view.View, key string, s sight) *suspicion {
 	}
 }
 
-// again looks once more at an entry under suspicion, and reports whether its verdict
-// is final.
+// glance looks at an entry under suspicion in Redis alone, and reports whether that is
+// enough to say that it was behind.
+func (x *examiner) glance(ctx context.Context, s *suspicion) (in cache.Inspection, final bool, err error) {
+	s.due = time.Now().Add(s.pause())
+	if in, err = x.store.Inspect(ctx, s.view, s.Key); err != nil {
+		return in, false, fmt.Errorf("audit %s: %w", s.View, err)
+	}
+	state := servable(in)
+	return in, state == gone || state == same && !s.sight.is(in.Entry), nil
+}
+
+// pause is how long nobody need look.
+func (s *suspicion) pause() time.Duration {
+	most := againLatest
+	if !s.steady.IsZero() {
+		most = againSteady
+	}
+	return min(max(time.Since(s.since), againSoonest), most)
+}
+
+// again looks once more at an entry under suspicion, with one load, and reports whether
+// its verdict is final.
 func (x *examiner) again(ctx context.Context, s *suspicion) (final bool, err error) {
-	s.due = time.Now().Add(min(max(time.Since(s.since), againSoonest), againLatest))
-	in, err := x.store.Inspect(ctx, s.view, s.Key)
-	if err != nil {
-		return false, fmt.Errorf("audit %s: %w", s.View, err)
+	in, final, err := x.glance(ctx, s)
+	if err != nil || final {
+		return final, err
 	}
-	if state := servable(in); state == gone || state == same && !s.sight.is(in.Entry) {
-		return true, nil // it was behind
+	if servable(in) == unsure {
+		s.unsettle()
+		return false, nil
 	}
-	now, err := x.look(ctx, s.view, s.Key)
+	now, err := x.lookClosely(ctx, s.view, in.Entry)
 	if err != nil {
 		return false, err
 	}
 	switch {
-	case now.state == gone, now.state == same, now.state == differs && !now.is(s.sight.Entry):
+	case now.state == same:
 		return true, nil
 	case now.state == unsure, now.settled.IsZero():
 		s.unsettle()

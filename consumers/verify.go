@@ -22,6 +22,7 @@ const (
 	Fresh  Verdict = "fresh"  // equal to what SQL says
 	Behind Verdict = "behind" // it differs, and a change is on its way
 	Wrong  Verdict = "wrong"  // it differs, and nothing will mend it before its TTL
+	Unread Verdict = "unread" // what SQL says could not be had
 )
 
 // VerifyOptions are the choices of Verify. The zero value audits everything.
@@ -31,7 +32,7 @@ type VerifyOptions struct {
 	Rate     float64       // entries a second at most; 0: as fast as it goes
 	Road     Road          //
 	Settle   time.Duration // how long a difference must last that nothing is on its way to mend; 5 s
-	Patience time.Duration // how long a difference is looked at; what is not known to be wrong by then is behind; 15 s
+	Patience time.Duration // how long a difference is looked at; what is not known to be wrong by then is behind; 20 s
 }
 
 // Finding is an entry that is not fresh.
@@ -50,6 +51,7 @@ type Audit struct {
 	Fresh    int       `json:"fresh"`
 	Behind   int       `json:"behind"`
 	Wrong    int       `json:"wrong"`
+	Unread   int       `json:"unread"` // and not among those that were checked
 	Findings []Finding `json:"findings,omitempty"`
 }
 
@@ -61,7 +63,7 @@ const suspectsMost = 1000
 func Verify(ctx context.Context, store *cache.Store, loader *Loader, views *view.Set, o VerifyOptions) (Audit, error) {
 	p := pass{
 		examiner: &examiner{store: store, loader: loader, road: o.Road, settle: cmp.Or(o.Settle, defaultSettle)},
-		repairs:  o.Repair, patience: cmp.Or(o.Patience, 3*defaultSettle),
+		repairs:  o.Repair, patience: cmp.Or(o.Patience, 4*defaultSettle),
 	}
 	if o.Rate > 0 {
 		p.pause = time.Duration(float64(time.Second) / o.Rate)
@@ -99,8 +101,8 @@ func (p *pass) verify(ctx context.Context, v *view.View, sample int) error {
 	}
 	for _, key := range keys {
 		seen, err := p.look(ctx, v, key)
-		if passes(err) {
-			p.audit.add(Finding{View: v.Name, Key: key, Verdict: Behind, Why: "not compared: " + err.Error()})
+		if errors.Is(err, errUnread) {
+			p.audit.add(uncompared(v.Name, key, err))
 			continue
 		}
 		if err != nil {
@@ -133,19 +135,12 @@ func (p *pass) follow(ctx context.Context) error {
 		last := !time.Now().Before(end)
 		var left []*suspicion
 		for _, s := range p.suspects {
-			final, err := p.again(ctx, s)
-			if err != nil && !passes(err) {
+			judged, err := p.reconsider(ctx, s, last)
+			if err != nil {
 				return err
 			}
-			if !final && !last {
+			if !judged {
 				left = append(left, s)
-				continue
-			}
-			p.audit.add(s.Finding)
-			if s.Verdict == Wrong && p.repairs {
-				if err := p.repair(ctx, s); err != nil {
-					return err
-				}
 			}
 		}
 		if p.suspects = left; left == nil {
@@ -156,6 +151,41 @@ func (p *pass) follow(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reconsider looks at a suspect again when it is time, or a last time, and reports whether
+// it has been judged.
+func (p *pass) reconsider(ctx context.Context, s *suspicion, last bool) (judged bool, err error) {
+	if !last && time.Until(s.due) > 0 {
+		return false, nil
+	}
+	final, err := p.again(ctx, s)
+	switch {
+	case err != nil && !errors.Is(err, errUnread):
+		return false, err
+	case !final && !last:
+		return false, wait(ctx, p.pause)
+	case err != nil:
+		p.audit.add(uncompared(s.View, s.Key, err))
+		return true, nil
+	}
+	if !final && s.unled {
+		s.Why += "; no relay leads, so it cannot be told whether a change is on its way"
+	}
+	p.audit.add(s.Finding)
+	if s.Verdict != Wrong || !p.repairs {
+		return true, nil
+	}
+	return true, p.repair(ctx, s)
+}
+
+// uncompared is what there is to say of an entry whose truth could not be read.
+func uncompared(name, key string, err error) Finding {
+	f := Finding{View: name, Key: key, Verdict: Unread, Why: "not compared: " + err.Error()}
+	if passes(err) {
+		f.Verdict = Behind
+	}
+	return f
 }
 
 // passes reports whether others merely came first: loads, a lock that somebody holds.
@@ -189,10 +219,12 @@ func (a *Audit) add(f Finding) {
 		a.Behind++
 	case Wrong:
 		a.Wrong++
+	case Unread:
+		a.Unread++
 	default:
 		return
 	}
-	a.Checked++
+	a.Checked = a.Fresh + a.Behind + a.Wrong
 	if f.Verdict != Fresh {
 		a.Findings = append(a.Findings, f)
 	}

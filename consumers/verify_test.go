@@ -1,9 +1,13 @@
 package consumers
 
 import (
+	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"mythiccache/cache/version"
 )
 
 func (w *world) verify(o VerifyOptions) Audit {
@@ -130,5 +134,73 @@ func TestAuditFindsWhatWasAppended(t *testing.T) {
 	w.wants("thing", "plain", `{"n":1}`)
 	for _, id := range []string{"text", "spaces"} {
 		w.wants("thing", id, "")
+	}
+}
+
+// One load that fails is no reason to pass by all others, nor to say that all is well.
+func TestVerifyGoesOnPastWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, `
+views:
+  inverse: {key: [id], load: "SELECT to_json(1 / n) FROM things WHERE id = $1", tables: {things: SELECT id FROM changed}}
+  thing: {key: [id], load: "SELECT json_build_object('n', n) FROM things WHERE id = $1", tables: {things: SELECT id FROM changed}}
+`)
+	for _, id := range []string{"good", "zero"} {
+		w.set(id, 1)
+		w.fill("thing", id)
+		w.fill("inverse", id)
+	}
+	w.set("zero", 0)
+	audit := w.verify(VerifyOptions{})
+	if audit.Checked != 3 || audit.Fresh != 2 || audit.Wrong != 1 || audit.Unread != 1 {
+		t.Errorf("%+v", audit)
+	}
+	for _, f := range audit.Findings {
+		if f.Verdict == Unread && (f.View != "inverse" || f.Key != "zero" || !strings.Contains(f.Why, "division by zero")) {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// A load may come to fail while an entry is under suspicion.
+func TestVerifySaysWhatItCouldNotReadAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, `
+views:
+  inverse: {key: [id], load: "SELECT to_json(1 / n) FROM things WHERE id = $1", tables: {things: SELECT id FROM changed}}
+`)
+	w.set("a", 1)
+	w.fill("inverse", "a")
+	w.set("a", 2)
+	sent := w.snapshot()
+	road := w.examine(&sent, 0).road
+	road.Sent = func(context.Context) (version.Snapshot, error) {
+		w.set("a", 0)
+		return sent, nil
+	}
+	audit := w.verify(VerifyOptions{Road: road})
+	if audit.Checked != 0 || audit.Unread != 1 || len(audit.Findings) != 1 {
+		t.Errorf("%+v", audit)
+	}
+}
+
+// Without a relay nobody knows whether a difference is about to be noticed, and verify
+// says so.
+func TestVerifyWithoutARelayCannotTell(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, postgres, things)
+	w.set("a", 1)
+	w.fill("thing", "a")
+	w.set("a", 2)
+	sent := w.snapshot()
+	road, leads := w.examine(&sent, 0).road, false
+	road.Leads = func(context.Context, time.Time) (bool, error) { return leads, nil }
+	audit := w.verify(VerifyOptions{Road: road})
+	if audit.Behind != 1 || len(audit.Findings) != 1 || !strings.Contains(audit.Findings[0].Why, "no relay leads") {
+		t.Errorf("%+v", audit)
+	}
+	leads = true
+	if audit := w.verify(VerifyOptions{Road: road}); audit.Wrong != 1 || strings.Contains(audit.Findings[0].Why, "relay") {
+		t.Errorf("with a relay: %+v", audit)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -189,7 +191,8 @@ func (p *program) purgeUser(ctx context.Context, c *config, store *cache.Store, 
 	return p.purge(ctx, store, changes)
 }
 
-// Run audits and prints the outcome as JSON; exit status 1 on a mismatch.
+// Run audits and prints the outcome as JSON; exit status 1 on a mismatch, and where
+// something could not be compared.
 func (v verifyCommand) Run(ctx context.Context, p *program) error {
 	return p.withStore(ctx, func(c *config, store *cache.Store) error {
 		if err := c.needsDatabase(); err != nil {
@@ -217,9 +220,24 @@ func (v verifyCommand) Run(ctx context.Context, p *program) error {
 		if err := out.Encode(audit); err != nil {
 			return err
 		}
-		if audit.Wrong > 0 {
-			return exitError(1)
-		}
-		return nil
+		return outcome(audit)
 	})
+}
+
+// outcome is nil where an audit has found nothing wrong and could read everything.
+func outcome(audit consumers.Audit) error {
+	var unread []string
+	for _, f := range audit.Findings {
+		if f.Verdict == consumers.Unread {
+			unread = append(unread, f.View)
+		}
+	}
+	slices.Sort(unread)
+	switch {
+	case len(unread) > 0:
+		return fmt.Errorf("verify: could not read what SQL says of %d entries, of %s", len(unread), strings.Join(slices.Compact(unread), ", "))
+	case audit.Wrong > 0:
+		return exitError(1)
+	}
+	return nil
 }
