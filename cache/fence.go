@@ -63,30 +63,39 @@ const (
 // Fence invalidates every entry of a view that is older than at. A fence never
 // goes down. Of a model's view a zero version means now, by the clock of Redis.
 func (s *Store) Fence(ctx context.Context, v *view.View, at version.Version) error {
+	_, err := s.RaiseFence(ctx, v, at)
+	return err
+}
+
+// RaiseFence is Fence, and reports whether the fence was below.
+func (s *Store) RaiseFence(ctx context.Context, v *view.View, at version.Version) (rose bool, err error) {
 	if at.IsZero() {
 		if !v.Model {
-			return fmt.Errorf("fence %s: no version", v.Name)
+			return false, fmt.Errorf("fence %s: no version", v.Name)
 		}
 		now, err := s.now(ctx)
 		if err != nil {
-			return fmt.Errorf("fence %s: %w", v.Name, err)
+			return false, fmt.Errorf("fence %s: %w", v.Name, err)
 		}
 		// The microsecond puts the fence above a lease taken at this very moment.
 		at = version.At(now.Add(time.Microsecond))
 	}
-	return s.fence(ctx, []fencing{{v, at, fenceRaise}})
+	changed, err := s.fence(ctx, []fencing{{v, at, fenceRaise}})
+	return changed > 0, err
 }
 
 // FenceAll invalidates every entry older than at of all views that are loaded
 // from PostgreSQL, and makes the keys of views that lack theirs.
 func (s *Store) FenceAll(ctx context.Context, views []*view.View, at version.Version) error {
-	return s.fence(ctx, fencings(views, at, fenceRaise))
+	_, err := s.fence(ctx, fencings(views, at, fenceRaise))
+	return err
 }
 
 // EnsureViews makes the keys of views that lack theirs, fenced at the version,
 // and leaves the others as they are. A model's view is fenced at zero.
 func (s *Store) EnsureViews(ctx context.Context, views []*view.View, at version.Version) error {
-	return s.fence(ctx, fencings(views, at, fenceCreate))
+	_, err := s.fence(ctx, fencings(views, at, fenceCreate))
+	return err
 }
 
 // fencing is one run of fence.lua.
@@ -109,24 +118,26 @@ func fencings(views []*view.View, at version.Version, mode string) []fencing {
 	return all
 }
 
-// fence runs fence.lua for each view, in one round trip.
-func (s *Store) fence(ctx context.Context, all []fencing) error {
+// fence runs fence.lua for each view, in one round trip, and returns for how many it
+// did something.
+func (s *Store) fence(ctx context.Context, all []fencing) (changed int, err error) {
 	if len(all) == 0 {
-		return nil
+		return 0, nil
 	}
 	replies := make([]*redis.Cmd, len(all))
-	err := s.pipeline(ctx, func(p redis.Pipeliner) {
+	err = s.pipeline(ctx, func(p redis.Pipeliner) {
 		for i, f := range all {
 			replies[i] = call(ctx, p, &s.scripts.fence, []string{s.keys.view(f.view.Name)}, f.at.String(), f.mode)
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("fence views: %w", err)
+		return 0, fmt.Errorf("fence views: %w", err)
 	}
 	for i, f := range all {
-		if changed, _ := replies[i].Int(); changed == 1 {
+		if did, _ := replies[i].Int(); did == 1 {
+			changed++
 			s.log.Debug().Str("view", f.view.Name).Stringer("version", f.at).Msg("view fenced")
 		}
 	}
-	return nil
+	return changed, nil
 }

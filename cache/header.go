@@ -115,6 +115,9 @@ func runOf(runID string) string {
 	return runID[:2*runLen]
 }
 
+// millisLen is how many bytes a time takes.
+const millisLen = 6
+
 // appendMillis appends six bytes, which reach the year 10889. The zero time is 0.
 func appendMillis(b []byte, t time.Time) []byte {
 	var ms uint64

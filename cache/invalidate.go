@@ -29,12 +29,30 @@ const keysPerScript = 100
 // newer stays. It returns how many changes did something. After an error some
 // may have been applied and some not; applying all again does no harm.
 func (s *Store) Invalidate(ctx context.Context, changes []Change) (applied int, err error) {
+	all, err := s.InvalidateEach(ctx, changes)
+	for _, one := range all {
+		if one.Did {
+			applied++
+		}
+	}
+	return applied, err
+}
+
+// Applied says what became of a change.
+type Applied struct {
+	Did   bool      // something: it removed a value, or raised the fence
+	Saved time.Time // when the value that it removed had been stored, by the clock of Redis; zero where there was none
+}
+
+// InvalidateEach is Invalidate, and returns what became of each change. After an error
+// these are the first of them, or none.
+func (s *Store) InvalidateEach(ctx context.Context, changes []Change) ([]Applied, error) {
 	if len(changes) == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	started := time.Now()
 	var replies []*redis.Cmd
-	err = s.pipeline(ctx, func(p redis.Pipeliner) {
+	err := s.pipeline(ctx, func(p redis.Pipeliner) {
 		replies = replies[:0]
 		// One script for many keys needs them in one slot; on a cluster this
 		// is the place that groups them by slot.
@@ -43,26 +61,45 @@ func (s *Store) Invalidate(ctx context.Context, changes []Change) (applied int, 
 		}
 	})
 	if err != nil {
-		return 0, fmt.Errorf("invalidate %d keys: %w", len(changes), err)
+		return nil, fmt.Errorf("invalidate %d keys: %w", len(changes), err)
 	}
 	took := s.observe("invalidate", started)
-	batches := slices.Collect(slices.Chunk(changes, keysPerScript))
-	for i, reply := range replies {
+	all := make([]Applied, 0, len(changes))
+	for _, reply := range replies {
 		marks, err := reply.Text()
-		if err != nil || len(marks) != len(batches[i]) {
-			return applied, fmt.Errorf("invalidate %d keys: odd reply %q: %w", len(changes), marks, err)
+		if err == nil {
+			all, err = appendApplied(all, marks)
 		}
-		for j, change := range batches[i] {
-			did := marks[j] == '1'
-			if did {
-				applied++
-				s.counts.of(change.View.Name).invalidations.Add(1)
-			}
-			s.log.Debug().Str("view", change.View.Name).Str("key", change.Key).Stringer("version", change.Version).
-				Bool("applied", did).Dur("took", took).Msg("cache invalidated")
+		if err != nil {
+			return all, fmt.Errorf("invalidate %d keys: %w", len(changes), err)
 		}
 	}
-	return applied, nil
+	if len(all) != len(changes) {
+		return nil, fmt.Errorf("invalidate %d keys: the reply is about %d", len(changes), len(all))
+	}
+	for i, change := range changes {
+		if all[i].Did {
+			s.counts.of(change.View.Name).invalidations.Add(1)
+		}
+		s.log.Debug().Str("view", change.View.Name).Str("key", change.Key).Stringer("version", change.Version).
+			Bool("applied", all[i].Did).Dur("took", took).Msg("cache invalidated")
+	}
+	return all, nil
+}
+
+// appendApplied reads what invalidate.lua returns.
+func appendApplied(all []Applied, marks string) ([]Applied, error) {
+	for len(marks) > 0 {
+		one, rest := Applied{Did: marks[0] != '0'}, marks[1:]
+		if marks[0] == '2' {
+			if len(rest) < millisLen {
+				return all, fmt.Errorf("odd reply %q", marks)
+			}
+			one.Saved, rest = millis([]byte(rest[:millisLen])), rest[millisLen:]
+		}
+		all, marks = append(all, one), rest
+	}
+	return all, nil
 }
 
 func (s *Store) addInvalidate(ctx context.Context, p redis.Pipeliner, batch []Change) *redis.Cmd {

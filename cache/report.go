@@ -20,7 +20,7 @@ type Report struct {
 	Views     map[string]ViewCounts  `json:"views,omitempty"`
 	Groups    map[string]GroupReport `json:"groups,omitempty"`
 	Relay     *RelayReport           `json:"relay,omitempty"`
-	Staleness *Quantiles             `json:"staleness,omitempty"` // commit to applied
+	Staleness *Quantiles             `json:"staleness,omitempty"` // of entries that changes ended: from the writing of the row to their end
 	AI        *AIReport              `json:"ai,omitempty"`
 }
 

@@ -36,7 +36,8 @@ func (m *memo) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.store.fence(ctx, []fencing{{m.view, version.At(now), fenceCreate}})
+	_, err = m.store.fence(ctx, []fencing{{m.view, version.At(now), fenceCreate}})
+	return err
 }
 
 // renew keeps a lease until stop is called, which waits for the last renewal, but

@@ -77,18 +77,31 @@ func (i *Invalidator) Handle(ctx context.Context, messages []*message.Message) [
 		b.fail(i.collect(all, place, e), place)
 	})
 	for _, fence := range all.fences {
-		b.fail(paused(i.store.Fence(ctx, fence.View, fence.Version)), fence.places...)
+		rose, err := i.store.RaiseFence(ctx, fence.View, fence.Version)
+		b.fail(paused(err), fence.places...)
+		if rose {
+			i.staleness.observe(fence.View.Name, time.Now(), fence.first(written, time.Time{}))
+		}
 	}
-	i.apply(ctx, b, all.order)
+	applied := i.apply(ctx, b, all.order)
 	now := time.Now()
-	for _, c := range all.order {
-		for _, place := range c.places {
-			if b.errs[place] == nil && !c.Version.IsZero() {
-				i.staleness.observe(c.View.Name, now, written[place])
-			}
+	for n, c := range all.order {
+		if n < len(applied) && !applied[n].Saved.IsZero() && !c.Version.IsZero() {
+			i.staleness.observe(c.View.Name, now, c.first(written, applied[n].Saved))
 		}
 	}
 	return b.result()
+}
+
+// first returns when the first of the rows was written that were written after a time,
+// zero where none was.
+func (c *change) first(written []time.Time, after time.Time) (first time.Time) {
+	for _, place := range c.places {
+		if at := written[place]; !at.Before(after) && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
 }
 
 // collect adds what one event asks for. An event of a type that no view names asks
@@ -167,19 +180,20 @@ func (c *changes) fence(v *view.View, at version.Version, place int) {
 }
 
 // apply invalidates all keys together. Where that fails, each is tried alone, so
-// that one key that cannot be invalidated does not fail the others.
-func (i *Invalidator) apply(ctx context.Context, b *batch, keys []*change) {
+// that one key that cannot be invalidated does not fail the others. It returns what
+// became of each where it did not fail.
+func (i *Invalidator) apply(ctx context.Context, b *batch, keys []*change) []cache.Applied {
 	if len(keys) == 0 {
-		return
+		return nil
 	}
 	all := make([]cache.Change, len(keys))
 	for n, c := range keys {
 		all[n] = c.Change
 	}
-	applied, err := i.store.Invalidate(ctx, all)
+	applied, err := i.store.InvalidateEach(ctx, all)
 	if err == nil {
-		i.log.Debug().Int("keys", len(keys)).Int("applied", applied).Msg("invalidated")
-		return
+		i.log.Debug().Int("keys", len(keys)).Msg("invalidated")
+		return applied
 	}
 	for _, c := range keys {
 		if unwell(err) {
@@ -193,4 +207,5 @@ func (i *Invalidator) apply(ctx context.Context, b *batch, keys []*change) {
 			err = alone
 		}
 	}
+	return nil
 }

@@ -10,9 +10,14 @@ import (
 	"mythiccache/cache"
 )
 
-// staleness measures how long rows were shown as they no longer were: from the
-// writing of a row, by PostgreSQL's clock, to the end of its entry, by ours. It
-// keeps the last one to two minutes in buckets that are 5 % wide.
+// staleness measures how long entries outlived what they showed: from the writing of a
+// row, by PostgreSQL's clock, to the end of the entry that had been stored before, by
+// ours. The time until the writer's transaction committed is in it, though the entry
+// was true until then. An entry that changed several times is measured once, from the
+// first of the changes. What ended nothing is not in it, nor what ended an entry that
+// is younger than the row: a late or repeated event, of a row that the entry has seen.
+// A fence of a whole view is measured where it rose. It keeps the last one to two
+// minutes in buckets that are 5 % wide.
 type staleness struct {
 	applied *prometheus.HistogramVec
 
@@ -32,7 +37,7 @@ const (
 func newStaleness(metrics prometheus.Registerer) (*staleness, error) {
 	s := &staleness{applied: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "mythic_cache_write_to_invalidated_seconds",
-		Help:    "Time from the writing of a row to the end of an entry that showed it as it was.",
+		Help:    "Time from the writing of a row (its transaction commits later) to the end of the entry, or view, that showed it as it had been.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
 	}, []string{"view"})}
 	if err := register(metrics, s.applied); err != nil {
