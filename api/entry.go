@@ -60,7 +60,7 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 	}
 	h := x.Header()
 	s := x.server
-	h["Vary"] = s.fixed.vary
+	h["Vary"] = s.fixed.varyOf(v)
 	h["X-Cache"] = s.fixed.marks(from.mark)
 	if e.Negative || e.Owned && !x.caller.owns(e.Owner) {
 		if v.HTTP.Key != view.Caller {

@@ -1,10 +1,12 @@
 package api
 
+import "mythiccache/cache/view"
+
 // fixed are header values that do not change. They are shared by all answers, so
 // nobody may append to them.
 type fixed struct {
-	json, nosniff, vary, revalidate, noStore, gzip []string
-	hit, miss, stale, missed                       []string
+	json, nosniff, vary, watchedVary, revalidate, noStore, gzip []string
+	hit, miss, stale, missed                                    []string
 }
 
 func newFixed(crossOrigin bool) fixed {
@@ -16,6 +18,8 @@ func newFixed(crossOrigin bool) fixed {
 		json:    []string{"application/json"},
 		nosniff: []string{"nosniff"},
 		vary:    []string{vary},
+		// By Accept, what can be watched comes as JSON or as a stream.
+		watchedVary: []string{"Accept, " + vary},
 		// What is stored here is dropped the moment it changes; a copy in a browser
 		// could not be. So a client keeps the copy and asks whether it still holds,
 		// which costs a 304.
@@ -27,6 +31,14 @@ func newFixed(crossOrigin bool) fixed {
 		stale:      []string{markStale},
 		missed:     []string{"mythic-cache; fwd=miss"},
 	}
+}
+
+// varyOf names what of the request an answer of a view depends on.
+func (f *fixed) varyOf(v *view.View) []string {
+	if v.HTTP.Watch != "" {
+		return f.watchedVary
+	}
+	return f.vary
 }
 
 func (f *fixed) marks(mark string) []string {

@@ -39,7 +39,7 @@ func TestAHitFromMemorySaysSo(t *testing.T) {
 	wants := map[string]string{
 		"Content-Type": "application/json", "Cache-Status": `mythic-cache; hit; ttl=(2[0-9]|30); detail=near`, "X-Cache": "HIT",
 		"Age": "[0-9]", "ETag": regexp.QuoteMeta(e.ETag), "Cache-Control": "private, max-age=0, must-revalidate",
-		"Vary": "Authorization, X-User-Id, Accept-Encoding", "Server-Timing": `total;dur=[0-9]+\.[0-9]{3}`, "X-Process-Time": `[0-9]+\.[0-9]{6}`,
+		"Vary": "Accept, Authorization, X-User-Id, Accept-Encoding", "Server-Timing": `total;dur=[0-9]+\.[0-9]{3}`, "X-Process-Time": `[0-9]+\.[0-9]{6}`,
 		"X-Content-Type-Options": "nosniff", "RateLimit": `"default";r=9[0-9]{2};t=[0-9]+`, "RateLimit-Policy": `"default";q=1000;w=60`,
 	}
 	a.wants(t, 200, wants)

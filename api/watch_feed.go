@@ -73,7 +73,7 @@ func (s *Server) stream(x *exchange, v *view.View) error {
 	h := x.Header()
 	h["Content-Type"] = []string{eventStream}
 	h["Cache-Control"] = s.fixed.noStore
-	h["Vary"] = []string{"Accept, " + s.fixed.vary[0]}
+	h["Vary"] = s.fixed.watchedVary
 	h["Cache-Status"] = []string{from.cacheStatus(false, 0)}
 	h["X-Cache"] = s.fixed.marks(from.mark)
 	h["X-Accel-Buffering"] = []string{"no"} // or nginx would keep events back
