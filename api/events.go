@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"mythiccache/producers/event"
@@ -116,7 +118,9 @@ func (s *Server) accepts(e event.Event) error {
 	switch topic := e.Topic(); {
 	case topic == event.TopicRun && !event.IsRunEvent(e.Type):
 		return fmt.Errorf("a run has no event of type %q", clip(e.Type))
-	case slices.Contains([]string{event.TopicRun, event.TopicAI, event.TopicSession}, topic):
+	case topic == event.TopicSession:
+		return s.acceptsSession(e)
+	case topic == event.TopicRun, topic == event.TopicAI:
 		return nil
 	case len(s.views.ForEvent(e.Type)) > 0:
 		return nil
@@ -125,6 +129,26 @@ func (s *Server) accepts(e event.Event) error {
 	default:
 		return fmt.Errorf("nobody consumes the topic %q of type %q", clip(topic), clip(e.Type))
 	}
+}
+
+// acceptsSession refuses what is about sessions and would change none, and what holds a
+// token: streams and dead letters are read by many.
+func (s *Server) acceptsSession(e event.Event) error {
+	switch {
+	case e.Type == event.SessionCreated, e.Type == event.SessionRevoked, len(s.views.ForEvent(e.Type)) > 0:
+	default:
+		return fmt.Errorf("a session has no event of type %q", clip(e.Type))
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(e.Data, &members) != nil {
+		return nil // without members; what else is wrong with it, its consumer says
+	}
+	for name := range members {
+		if strings.EqualFold(name, "token") {
+			return fmt.Errorf("data has the member %q: an event names a token by its sha256 and never holds it", clip(name))
+		}
+	}
+	return nil
 }
 
 // readEvents reads the body in whichever of CloudEvents' modes it comes.

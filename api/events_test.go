@@ -135,29 +135,32 @@ func TestEventsThatAreRefused(t *testing.T) {
 		"no time":         {structured, cloud("run.started", `,"subject":"r","time":""`), 400, "time is not"},
 		"deep in base64": {structured, cloud("run.started", `,"subject":"r","data_base64":"`+
 			base64.StdEncoding.EncodeToString([]byte(deep))+`"`), 400, "nested 65 deep"},
-		"not UTF-8":         {structured, cloud("run.started", `,"subject":"r","data":"`+"\xff"+`"`), 400, "data is not UTF-8"},
-		"another format":    {"application/cloudevents+avro", "x", 415, "events come as"},
-		"not JSON data":     {structured, cloud("run.started", `,"subject":"r","datacontenttype":"text/xml","data":"<a/>"`), 400, "datacontenttype"},
-		"bad base64":        {structured, cloud("run.started", `,"subject":"r","data_base64":"*"`), 400, "not base64"},
-		"base64 of no JSON": {structured, cloud("run.started", `,"subject":"r","data_base64":"eA=="`), 400, "data is not JSON"},
-		"both datas":        {structured, cloud("run.started", `,"subject":"r","data":1,"data_base64":"MQ=="`), 400, "exclude one another"},
-		"NUL":               {structured, cloud("run.started", `,"subject":"a\u0000b"`), 400, "not text"},
-		"long subject":      {structured, cloud("run.started", `,"subject":"`+strings.Repeat("x", 513)+`"`), 400, "513 bytes"},
-		"a table's topic":   {structured, cloud("processing_sessions.changed", `,"subject":"r"`), 400, `nobody consumes the topic "processing_sessions"`},
-		"a fill":            {structured, cloud("fill.requested", `,"subject":"r"`), 400, "fill"},
-		"unknown topic":     {structured, cloud("order.paid", `,"subject":"r"`), 400, `nobody consumes the topic "order"`},
-		"unknown of a run":  {structured, cloud("run.paused", `,"subject":"r"`), 400, `no event of type "run.paused"`},
-		"unknown type":      {structured, cloud("books.deleted", `,"subject":"r"`), 400, `no view names the type "books.deleted"`},
-		"a view":            {structured, cloud("books.changed", `,"subject":"r","view":"user_books"`), 400, "view is the worker's own"},
-		"a version":         {structured, cloud("books.changed", `,"subject":"r","version":"ffff"`), 400, "version is the worker's own"},
-		"too deep":          {structured, cloud("run.started", `,"subject":"r","data":`+deep), 400, "nested 66 deep"},
-		"too deep, batch":   {batch, deep, 400, "nested"},
-		"too long":          {structured, cloud("run.started", `,"subject":"`+strings.Repeat("x", maxEventsBody)+`"`), 413, "longer than"},
-		"too much data":     {structured, cloud("run.started", `,"subject":"r","data":"`+strings.Repeat("x", event.MaxData)+`"`), 400, "at most 1048576"},
-		"too many":          {batch, "[" + strings.Repeat("1,", maxBatch) + "1]", 413, "at most 1000"},
-		"media type":        {"text/plain", "x", 415, "events come as"},
-		"no media type":     {"/", "x", 415, "cannot be read"},
-		"charset":           {structured + "; charset=latin1", "{}", 415, "UTF-8"},
+		"not UTF-8":            {structured, cloud("run.started", `,"subject":"r","data":"`+"\xff"+`"`), 400, "data is not UTF-8"},
+		"another format":       {"application/cloudevents+avro", "x", 415, "events come as"},
+		"not JSON data":        {structured, cloud("run.started", `,"subject":"r","datacontenttype":"text/xml","data":"<a/>"`), 400, "datacontenttype"},
+		"bad base64":           {structured, cloud("run.started", `,"subject":"r","data_base64":"*"`), 400, "not base64"},
+		"base64 of no JSON":    {structured, cloud("run.started", `,"subject":"r","data_base64":"eA=="`), 400, "data is not JSON"},
+		"both datas":           {structured, cloud("run.started", `,"subject":"r","data":1,"data_base64":"MQ=="`), 400, "exclude one another"},
+		"NUL":                  {structured, cloud("run.started", `,"subject":"a\u0000b"`), 400, "not text"},
+		"long subject":         {structured, cloud("run.started", `,"subject":"`+strings.Repeat("x", 513)+`"`), 400, "513 bytes"},
+		"a table's topic":      {structured, cloud("processing_sessions.changed", `,"subject":"r"`), 400, `nobody consumes the topic "processing_sessions"`},
+		"a fill":               {structured, cloud("fill.requested", `,"subject":"r"`), 400, "fill"},
+		"unknown topic":        {structured, cloud("order.paid", `,"subject":"r"`), 400, `nobody consumes the topic "order"`},
+		"unknown of a run":     {structured, cloud("run.paused", `,"subject":"r"`), 400, `no event of type "run.paused"`},
+		"unknown type":         {structured, cloud("books.deleted", `,"subject":"r"`), 400, `no view names the type "books.deleted"`},
+		"unknown of a session": {structured, cloud("session.paused", `,"subject":"r"`), 400, `a session has no event of type "session.paused"`},
+		"a session's token":    {structured, cloud("session.created", `,"data":{"sha256":"aa","sub":"u","token":"t"}`), 400, `data has the member "token"`},
+		"a revoked token":      {structured, cloud("session.revoked", `,"data_base64":"`+base64.StdEncoding.EncodeToString([]byte(`{"Token":null}`))+`"`), 400, `data has the member "Token"`},
+		"a view":               {structured, cloud("books.changed", `,"subject":"r","view":"user_books"`), 400, "view is the worker's own"},
+		"a version":            {structured, cloud("books.changed", `,"subject":"r","version":"ffff"`), 400, "version is the worker's own"},
+		"too deep":             {structured, cloud("run.started", `,"subject":"r","data":`+deep), 400, "nested 66 deep"},
+		"too deep, batch":      {batch, deep, 400, "nested"},
+		"too long":             {structured, cloud("run.started", `,"subject":"`+strings.Repeat("x", maxEventsBody)+`"`), 413, "longer than"},
+		"too much data":        {structured, cloud("run.started", `,"subject":"r","data":"`+strings.Repeat("x", event.MaxData)+`"`), 400, "at most 1048576"},
+		"too many":             {batch, "[" + strings.Repeat("1,", maxBatch) + "1]", 413, "at most 1000"},
+		"media type":           {"text/plain", "x", 415, "events come as"},
+		"no media type":        {"/", "x", 415, "cannot be read"},
+		"charset":              {structured + "; charset=latin1", "{}", 415, "UTF-8"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := w.post(c.media, c.body)
@@ -214,6 +217,22 @@ func accepted(t *testing.T, a *answer) []Accepted {
 		t.Fatal(err)
 	}
 	return list.Accepted
+}
+
+// What an event of a session says, its consumer reads; it has a place for no token.
+func TestEventsOfSessions(t *testing.T) {
+	w := begin(t)
+	for i, body := range []string{
+		cloud("session.created", `,"data":{"sha256":"aa","sub":"token","nested":{"token":"of another kind"}}`),
+		`{"type":"session.revoked","subject":"user_1"}`,
+		`{"type":"session.revoked","data":["token"]}`,
+		`{"type":"ai.forget","data":{"token":"of another kind"}}`,
+	} {
+		w.post("application/json", body).wants(t, 202, nil)
+		if n := len(w.events.all()); n != i+1 {
+			t.Errorf("%s: %d events were taken", body, n)
+		}
+	}
 }
 
 func TestABatchIsTakenWholeOrNotAtAll(t *testing.T) {
