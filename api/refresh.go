@@ -79,9 +79,13 @@ func (r *refreshes) first(k refreshKey, now time.Time) bool {
 	return true
 }
 
-// wait waits for the requests that are on their way. None may begin any more.
+// wait waits for the requests that are on their way. What begins meanwhile may be
+// waited for, too.
 func (r *refreshes) wait() {
 	for range refreshesAtOnce {
 		r.sending <- struct{}{}
+	}
+	for range refreshesAtOnce {
+		<-r.sending
 	}
 }
