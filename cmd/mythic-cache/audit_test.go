@@ -87,9 +87,8 @@ func (s *system) inStream() int64 {
 	return n
 }
 
-// Whatever goes wrong on the way to the cache, or in it, one pass of the auditor finds
-// it, tells what it takes to look into it, and mends it. What is merely on its way is
-// no violation.
+// Whatever goes wrong on the way to the cache, or in it, the auditor finds, tells what it
+// takes to look into it, and mends it. What is merely on its way is no violation.
 func TestAuditorFindsPlantedFaults(t *testing.T) {
 	t.Parallel()
 	s := newSystemWithoutWorkers(t)
