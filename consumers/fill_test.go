@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache"
+	"mythiccache/cache/version"
 	"mythiccache/internal/testserver"
 )
 
@@ -200,5 +201,36 @@ func TestFillReplacesWhatIsNotUnderstood(t *testing.T) {
 			t.Fatalf("%s: %v", what, err)
 		}
 		w.wants("thing", "a", `{"n":1}`)
+	}
+}
+
+// Whether an entry that is there will do is asked of its snapshot, in its epoch.
+func TestWhichEntryWillDo(t *testing.T) {
+	t.Parallel()
+	seven := version.Snapshot{Epoch: 2, Xmin: 8, Xmax: 8} // has seen transaction 7, and not 8
+	found := func(s cache.Status) cache.Inspection {
+		return cache.Inspection{Status: s, Entry: cache.Entry{Version: seven.Version(), Snapshot: seven}}
+	}
+	later := version.Snapshot{Epoch: 2, Xmin: 9, Xmax: 9}.Version()
+	for _, c := range []struct {
+		name  string
+		o     FillOptions
+		found cache.Inspection
+		want  bool
+	}{
+		{"fresh", FillOptions{}, found(cache.Hit), true},
+		{"old", FillOptions{}, found(cache.Stale), false},
+		{"none", FillOptions{AtLeast: seven.Version()}, found(cache.Miss), false},
+		{"has seen the transaction", FillOptions{MinXid: &cache.MinXid{Xid: 7}}, found(cache.Hit), true},
+		{"has seen it in its epoch", FillOptions{MinXid: &cache.MinXid{Epoch: 2, Xid: 7}}, found(cache.Hit), true},
+		{"has not seen it", FillOptions{MinXid: &cache.MinXid{Xid: 8}}, found(cache.Hit), false},
+		{"is of another epoch", FillOptions{MinXid: &cache.MinXid{Epoch: 3, Xid: 7}}, found(cache.Hit), false},
+		{"has seen the change, though it is old", FillOptions{AtLeast: seven.Version()}, found(cache.Stale), true},
+		{"has not seen the change", FillOptions{AtLeast: later}, found(cache.Hit), false},
+		{"is to be replaced", FillOptions{Instead: &Replaced{}}, found(cache.Hit), false},
+	} {
+		if got := c.o.accept(c.found); got != c.want {
+			t.Errorf("an entry that %s: %v", c.name, got)
+		}
 	}
 }
