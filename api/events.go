@@ -141,7 +141,7 @@ func (s *Server) acceptsSession(e event.Event) error {
 	}
 	var members map[string]json.RawMessage
 	if json.Unmarshal(e.Data, &members) != nil {
-		return nil // without members; what else is wrong with it, its consumer says
+		return nil //nolint:nilerr // without members; what else is wrong with it, its consumer says
 	}
 	for name := range members {
 		if strings.EqualFold(name, "token") {
