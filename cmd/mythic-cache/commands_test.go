@@ -168,10 +168,11 @@ func TestCommands(t *testing.T) {
 	s.fresh("ann")
 }
 
-// verify finds a value that somebody altered behind our back.
+// verify finds a value that somebody altered behind our back. (The auditor would, too,
+// and mend it before.)
 func TestVerifyFindsAnAlteredValue(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, nil)
+	s := newSystem(t, map[string]string{"AUDIT_RATE": "0"})
 	s.people("ann")
 	s.cached("ann")
 	const name = "mythic:user_books:{ann}"
