@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -670,24 +671,29 @@ func TestAStreamOutlivesTheServersTimeouts(t *testing.T) {
 // TestAStreamOfHTTP2 shares its connection with other requests.
 func TestAStreamOfHTTP2(t *testing.T) {
 	w := begin(t)
-	w.quick(func(s *watchTimes) { s.heartbeat, s.patience = 50*time.Millisecond, 200*time.Millisecond })
+	// Between two heartbeats is more than the patience that each of them is sent with.
+	w.quick(func(s *watchTimes) { s.heartbeat, s.patience = 800*time.Millisecond, 400*time.Millisecond })
 	front := httptest.NewUnstartedServer(w.server.Handler())
 	front.EnableHTTP2 = true
 	front.Config.WriteTimeout = 100 * time.Millisecond
 	front.StartTLS()
 	defer front.Close()
 	w.put("run_status", "RUN1", told(t, "RUN1", "one", 100))
-	ctx, cancel := context.WithCancel(t.Context())
-	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, front.URL+"/status/RUN1", http.NoBody)
-	r.Header.Set("Accept", eventStream)
-	response, err := front.Client().Do(r)
-	if err != nil || response.ProtoMajor != 2 {
-		t.Fatal(response, err)
+	watch := func() (c *client, body io.Closer) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, front.URL+"/status/RUN1", http.NoBody)
+		r.Header.Set("Accept", eventStream)
+		response, err := front.Client().Do(r)
+		if err != nil || response.ProtoMajor != 2 {
+			t.Fatal(response, err)
+		}
+		c = &client{t: t, response: response, events: make(chan sent, 1000), cancel: cancel}
+		go c.read()
+		return c, response.Body
 	}
-	c := &client{t: t, response: response, events: make(chan sent, 1000), cancel: cancel}
-	go c.read()
+	c, body := watch()
 	c.next()
-	for beats := 0; beats < 8; {
+	for beats := 0; beats < 2; {
 		if (<-c.events).comment {
 			beats++
 		}
@@ -697,9 +703,17 @@ func TestAStreamOfHTTP2(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	w.watchers(1)
-	cancel()
+	c.cancel()
 	w.nobodyWatches()
-	response.Body.Close()
+	body.Close()
+	// One that hangs up is not only found out by what it is sent next.
+	w.quick(func(s *watchTimes) { s.heartbeat = time.Hour })
+	c, body = watch()
+	c.next()
+	w.watchers(1)
+	c.cancel()
+	w.nobodyWatches()
+	body.Close()
 }
 
 // TestManyWatchInManyProcesses has two servers on one Redis, and changes all the time.
