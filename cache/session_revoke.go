@@ -15,13 +15,17 @@ import (
 // expires. It is the longest that a browser keeps a cookie (RFC 6265bis, 5.5).
 const RevokedFor = 400 * 24 * time.Hour
 
+// MaxLeeway is the longest that a token may be accepted after its end, since clocks
+// differ. Revocations outlast it.
+const MaxLeeway = 10 * time.Minute
+
 // Revocation says that tokens are not good any more: one, or all of a user that were
 // issued until then.
 type Revocation struct {
 	id string    // what the key says: the token's hash, jti:<hash of the jti>, sub:<user>
 	At time.Time // of a user's tokens, those issued until then are meant
-	// Until is when the tokens expire by themselves: they need not be kept out any
-	// longer. Zero: RevokedFor after At.
+	// Until is when the tokens expire by themselves: MaxLeeway after that, they need not
+	// be kept out any longer. Zero: RevokedFor after At.
 	Until time.Time
 }
 
@@ -66,8 +70,8 @@ func (s *Store) Revoke(ctx context.Context, revocations []Revocation) error {
 	now := s.peer.now()
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
 		for _, r := range revocations {
-			until := r.Until
-			if until.IsZero() {
+			until := r.Until.Add(MaxLeeway)
+			if r.Until.IsZero() {
 				until = r.At.Add(RevokedFor)
 			}
 			if until.After(now) {

@@ -73,9 +73,6 @@ type config struct {
 // auditRateMost is more than one worker can compare.
 const auditRateMost = 10_000
 
-// leewayMost is more than clocks are apart.
-const leewayMost = 10 * time.Minute
-
 // duration is 90s, 30m or a whole number of seconds.
 type duration time.Duration
 
@@ -221,8 +218,8 @@ func (c *config) readAI(reject func(name, why string, args ...any)) {
 
 // checkLeeway refuses a leeway that is none any more.
 func (c *config) checkLeeway(reject func(name, why string, args ...any)) {
-	if time.Duration(c.AuthLeeway) > leewayMost {
-		reject("AUTH_LEEWAY", "%s is more than %s; a token would live so much longer than its issuer wants", time.Duration(c.AuthLeeway), leewayMost)
+	if time.Duration(c.AuthLeeway) > cache.MaxLeeway {
+		reject("AUTH_LEEWAY", "%s is more than %s; a token would live so much longer than its issuer wants", time.Duration(c.AuthLeeway), cache.MaxLeeway)
 	}
 }
 
