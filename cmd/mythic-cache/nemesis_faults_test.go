@@ -1,7 +1,6 @@
 package main
 
 import (
-	"slices"
 	"syscall"
 	"time"
 
@@ -10,43 +9,14 @@ import (
 	"mythiccache/internal/testserver"
 )
 
-// fault is one way for things to go wrong. When cause returns, what it broke works
-// again, though nobody need have noticed yet.
-type fault struct {
-	kind, name string
-	cause      func(n *nemesis)
-}
-
-// deal returns the faults to come, in a random order: for 0, one of each kind; else
-// as many as are wanted, each as often as any other.
-func (n *nemesis) deal(wanted int) []fault {
-	deck := nemesisFaultsOfAll()
-	shuffle := func() { n.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] }) }
-	shuffle()
-	if wanted == 0 {
-		met := map[string]bool{onlyLong: true}
-		return slices.DeleteFunc(deck, func(f fault) bool {
-			again := met[f.kind]
-			met[f.kind] = true
-			return again
-		})
-	}
-	var dealt []fault
-	for len(dealt) < wanted {
-		dealt = append(dealt, deck...)
-		shuffle()
-	}
-	return dealt[:wanted]
-}
-
 // booksTopic is what the changes that matter here travel in.
 const booksTopic = "books"
 
 // lateLoads is the kind that has fills meet changes.
 const lateLoads = "loads"
 
-func nemesisFaultsOfAll() []fault {
-	return []fault{
+func faultsOfAll() []fault[*nemesis] {
+	return []fault[*nemesis]{
 		{"killed", "a process killed", func(n *nemesis) { n.kill(n.some()) }},
 		{"killed", "all workers killed", func(n *nemesis) { n.kill(n.workers...) }},
 		{"killed", "all relays killed", func(n *nemesis) { n.kill(n.relays...) }},

@@ -10,40 +10,8 @@ import (
 	"mythiccache/internal/testserver"
 )
 
-// relayFault is one way for things to go wrong. When cause returns, what it broke
-// works again, though nobody need have noticed yet.
-type relayFault struct {
-	kind, name string
-	cause      func(n *relayNemesis)
-}
-
-// deal returns the faults to come, in a random order: for 0, one of each kind; else
-// as many as are wanted, each as often as any other.
-func (n *relayNemesis) deal(wanted int) []relayFault {
-	deck := relayFaults()
-	shuffle := func() { n.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] }) }
-	shuffle()
-	if wanted == 0 {
-		met := map[string]bool{onlyLong: true}
-		return slices.DeleteFunc(deck, func(f relayFault) bool {
-			again := met[f.kind]
-			met[f.kind] = true
-			return again
-		})
-	}
-	var dealt []relayFault
-	for len(dealt) < wanted {
-		dealt = append(dealt, deck...)
-		shuffle()
-	}
-	return dealt[:wanted]
-}
-
-// onlyLong is no kind of the short form.
-const onlyLong = "only in the long form"
-
-func relayFaults() []relayFault {
-	return []relayFault{
+func relayFaults() []fault[*relayNemesis] {
+	return []fault[*relayNemesis]{
 		{"leader killed", "leader killed", (*relayNemesis).killLeader},
 		{"others killed", "standby killed", (*relayNemesis).killStandby},
 		{"others killed", "all relays killed", (*relayNemesis).killAll},

@@ -66,7 +66,7 @@ func TestRelayNemesis(t *testing.T) {
 		}
 	})
 	n := newRelayNemesis(t, seed)
-	left := n.deal(int(faults))
+	left := deal(relayFaults(), n.random, int(faults))
 	for len(left) > 0 {
 		few := min(len(left), 1+n.random.IntN(3))
 		for _, f := range left[:few] {
@@ -136,7 +136,7 @@ func newRelayBed(t *testing.T, server *testserver.Postgres) *system {
 }
 
 // meet causes a fault in the middle of the load, and waits for what is written next.
-func (n *relayNemesis) meet(f relayFault) {
+func (n *relayNemesis) meet(f fault[*relayNemesis]) {
 	n.t.Helper()
 	n.moment()
 	started := time.Now()

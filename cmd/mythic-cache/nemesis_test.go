@@ -29,6 +29,10 @@ type nemesis struct {
 	promises              *promises
 }
 
+// shortFor is how long the short form lasts at least: again and again one fault of each
+// kind.
+const shortFor = time.Minute
+
 // Any fault of any process, of either server or of the ways to them, in any order and
 // under load: no reader is ever given what is older than it has been promised, and in
 // the end each answer is what SQL says, from the cache too, and no audit has found
@@ -39,11 +43,14 @@ func TestNemesis(t *testing.T) {
 	t.Logf("%s=%d", nemesisSeed, seed)
 	n := newNemesis(t, seed)
 	n.promises = n.startPromises()
-	left := n.deal(int(faults))
-	for len(left) > 0 {
+	left := deal(faultsOfAll(), n.random, int(faults))
+	for begun := time.Now(); len(left) > 0 || faults == 0 && time.Since(begun) < shortFor; {
+		if len(left) == 0 {
+			left = deal(faultsOfAll(), n.random, 0)
+		}
 		few := min(len(left), 1+n.random.IntN(4))
 		// What a late load brings, no later write shall cover up.
-		if at := slices.IndexFunc(left[:few], func(f fault) bool { return f.kind == lateLoads }); at >= 0 {
+		if at := slices.IndexFunc(left[:few], func(f fault[*nemesis]) bool { return f.kind == lateLoads }); at >= 0 {
 			few = at + 1
 		}
 		for _, f := range left[:few-1] {
@@ -90,7 +97,7 @@ func newNemesis(t *testing.T, seed uint64) *nemesis {
 func (n *nemesis) members() []*member { return slices.Concat(n.relays, n.workers, n.apis) }
 
 // meet causes a fault in the middle of the load.
-func (n *nemesis) meet(f fault) {
+func (n *nemesis) meet(f fault[*nemesis]) {
 	n.t.Helper()
 	started := time.Now()
 	f.cause(n)
@@ -101,7 +108,7 @@ func (n *nemesis) meet(f fault) {
 
 // balance has the writers pause in the middle of a fault, and waits until every answer
 // is what SQL says: what the fault leaves behind, no later write mends.
-func (n *nemesis) balance(f fault) {
+func (n *nemesis) balance(f fault[*nemesis]) {
 	n.t.Helper()
 	var pausing sync.WaitGroup
 	in := time.Duration(n.random.Int64N(int64(500 * time.Millisecond)))
