@@ -31,11 +31,7 @@ func TestAChangeWhoseKeysAreYetToBeFoundIsOnItsWay(t *testing.T) {
 func TestAParkedEventIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
-	w.set("a", 1)
-	w.fill("thing", "a")
-	w.set("a", 2)
-	sent := w.snapshot()
-	x := w.examine(&sent, 0)
+	x, _ := w.unnoticed(0)
 	client, keys := w.redis.Client(t), x.road.Keys
 	if err := client.XGroupCreateMkStream(w.ctx, keys.Topic("things"), "invalidate", "0").Err(); err != nil {
 		t.Fatal(err)
@@ -78,11 +74,7 @@ func TestWhatNobodyAnswersForIsNotJudged(t *testing.T) {
 func TestARestartOfRedisBeginsASuspicionAnew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
-	w.set("a", 1)
-	w.fill("thing", "a")
-	w.set("a", 2)
-	sent := w.snapshot()
-	x := w.examine(&sent, 0)
+	x, _ := w.unnoticed(0)
 	s := w.suspicionOf(x, "thing", "a")
 	s.steady, s.marked = time.Now(), time.Now()
 	before := w.store.RunID()

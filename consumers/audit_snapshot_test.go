@@ -83,14 +83,10 @@ func TestAnEntryFromTheFutureIsWrong(t *testing.T) {
 func TestOfAnotherEpochNothingIsSaid(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
-	w.set("a", 1)
-	w.fill("thing", "a")
-	w.set("a", 2)
-	sent := w.snapshot()
-	x := w.examine(&sent, 0)
+	x, sent := w.unnoticed(0)
 	s := w.suspicionOf(x, "thing", "a")
 	w.exec("SELECT mythic_cache.begin_epoch(2)")
-	sent = w.snapshot()
+	*sent = w.snapshot()
 	w.verdict(x, s, "", "after another epoch has begun")
 	if seen, err := x.look(w.ctx, w.view("thing"), "a"); err != nil || seen.state != unsure {
 		t.Errorf("a look finds state %d, %v", seen.state, err)

@@ -39,6 +39,17 @@ func (w *world) examine(sent *version.Snapshot, settle time.Duration) *examiner 
 	}}
 }
 
+// unnoticed makes an entry of a that is old though no event says so, and an audit to
+// which all has been sent.
+func (w *world) unnoticed(settle time.Duration) (x *examiner, sent *version.Snapshot) {
+	w.Helper()
+	w.set("a", 1)
+	w.fill("thing", "a")
+	w.set("a", 2)
+	all := w.snapshot()
+	return w.examine(&all, settle), &all
+}
+
 // suspicionOf looks at an entry that must differ.
 func (w *world) suspicionOf(x *examiner, name, key string) *suspicion {
 	w.Helper()
@@ -220,11 +231,7 @@ func TestWhatIsOnItsWayIsNotWrong(t *testing.T) {
 func TestARelayThatDiedHasNoticedNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, postgres, things)
-	w.set("a", 1)
-	w.fill("thing", "a")
-	w.set("a", 2)
-	sent := w.snapshot()
-	x := w.examine(&sent, 20*time.Millisecond)
+	x, _ := w.unnoticed(20 * time.Millisecond)
 	var led time.Time // when a relay was last at work
 	asked := 0
 	x.road.Leads = func(_ context.Context, after time.Time) (bool, error) {
