@@ -29,7 +29,8 @@ type Fill struct {
 // Put stores what was made under a lease, ends the lease, and announces the
 // entry to those who wait for it. It fails with ErrRefused where key or view
 // have seen something newer, the lease is gone, or Redis was restarted since
-// the lease was taken; the entry is then returned and announced all the same,
+// the lease was taken; so a fill that is too old is dropped, since the fence that it
+// would have to meet and the token of its lease live in one key and end together; the entry is then returned and announced all the same,
 // to those whom it may answer: see Filled.Answers.
 func (s *Store) Put(ctx context.Context, l Lease, f Fill) (Entry, error) {
 	started := time.Now()
