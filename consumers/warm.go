@@ -22,7 +22,7 @@ import (
 // together must stay below the store's FenceTTL.
 const (
 	defaultCallFor  = 90 * time.Second
-	defaultLeaseFor = 15 * time.Second
+	defaultLeaseFor = 10 * time.Second
 	// givingBack bounds what is said to Redis after a call is over, whatever ended it.
 	givingBack = 5 * time.Second
 )
@@ -33,7 +33,7 @@ type WarmerOptions struct {
 	Model    Model         //
 	Models   cache.Models  // that may be asked for, and what requests that name none are sent to
 	CallFor  time.Duration // that one call may take; 90 s
-	LeaseFor time.Duration // that a worker which died keeps others from asking; 15 s
+	LeaseFor time.Duration // that a worker which died keeps others from asking; 10 s
 
 	KeepTruncated bool                  // answers that a limit on tokens cut short are kept like others
 	Budgets       Budgets               // what may be asked in all; the zero value is any amount

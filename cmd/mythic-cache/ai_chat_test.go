@@ -15,7 +15,6 @@ import (
 	"github.com/openai/openai-go/v3/packages/param"
 
 	"mythiccache/internal/modelserver"
-	"mythiccache/internal/testserver"
 )
 
 // chat is OpenAI's own client of this process, for a user.
@@ -182,99 +181,4 @@ func tellSlowly(t *testing.T, c *openai.ChatCompletionService, step chan struct{
 	}
 	slices.Sort(took)
 	t.Logf("from the model to the client: %s at the median, %s at most", took[len(took)/2], took[len(took)-1])
-}
-
-// newSystemAsking is newSystemWithoutWorkers with a model.
-func newSystemAsking(t testing.TB, model *modelserver.Server) *system {
-	t.Helper()
-	s := &system{
-		t: t, server: postgres, database: postgres.Database(t), redis: testserver.NewRedis(t), args: []string{"run", "--roles", "relay,api"},
-		settings: map[string]string{"LLM_BASE_URL": model.URL(), "LLM_MODEL": "writer"},
-	}
-	s.client, s.conn = s.redis.Client(t), s.connect()
-	s.command("demo", "load")
-	s.command("migrate", "up")
-	s.start()
-	s.awaitReady()
-	return s
-}
-
-// Fifty ask the same of two processes, and the worker dies in the midst of the answer.
-// Another asks the model once more, and all are told one answer.
-func TestChatOutlivesItsWorker(t *testing.T) {
-	t.Parallel()
-	const text = "Salt and Light and all that"
-	model := modelserver.New(t)
-	step := make(chan struct{})
-	model.Respond(func(c modelserver.Call) modelserver.Reply {
-		if c.Number == 1 {
-			return modelserver.Reply{Text: text, Step: step}
-		}
-		return modelserver.Reply{Text: text}
-	})
-	s := newSystemAsking(t, model)
-	apis := []*system{s, s.newAPI()}
-	dying := s.newWorker()
-	s.awaitReading(dying)
-
-	const askers = 50
-	heard := make(chan string, 100*askers)
-	told := make(chan string, askers)
-	var asking sync.WaitGroup
-	for i := range askers {
-		asking.Go(func() {
-			c := apis[i%2].chat("ann")
-			if i%5 == 0 {
-				got, err := c.New(t.Context(), about("a title"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				told <- got.Choices[0].Message.Content
-				return
-			}
-			got := follow(t, c, about("a title"), heard)
-			if got.err != nil {
-				t.Error(got.err)
-			}
-			told <- got.text()
-		})
-	}
-	for range askers / 5 * 4 {
-		<-heard // the first word
-	}
-	step <- struct{}{}
-	for range askers / 5 * 4 {
-		<-heard
-	}
-	other := s.newWorker()
-	s.awaitReading(other)
-	if err := dying.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	// Its lease would run out by itself, in fifteen seconds.
-	for _, key := range s.client.Keys(t.Context(), "mythic:ai_answer:*").Val() {
-		if err := s.client.Del(t.Context(), key).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	asking.Wait()
-	close(told)
-	n := 0
-	for got := range told {
-		n++
-		if got != text {
-			t.Errorf("somebody was told %q", got)
-		}
-	}
-	if calls := len(model.Calls()); calls != 2 || n != askers {
-		t.Errorf("the model was called %d times for %d askers", calls, n)
-	}
-	testserver.Eventually(t, "the answer is there", func() error {
-		a := s.request(http.MethodPost, "/v1/chat/completions", token("ann"), nil, []byte(`{"messages":[{"role":"user","content":"a title"}],"model":"writer"}`))
-		if a.status != http.StatusOK || a.header.Get("X-Cache") != "HIT" {
-			return errors.New(string(a.body))
-		}
-		return nil
-	})
 }
