@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"mythiccache/internal/bench/ai"
 	"mythiccache/internal/bench/capture"
 	"mythiccache/internal/bench/store"
 	"mythiccache/internal/bench/streams"
@@ -35,6 +36,10 @@ func dispatch(ctx context.Context, args []string) error {
 		return inDirectory(func(dir string) error {
 			return capture.Run(ctx, capture.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
 		})
+	case args[0] == "ai":
+		return inDirectory(func(dir string) error {
+			return ai.Run(ctx, ai.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
+		})
 	case args[0] == "streams":
 		return inDirectory(func(dir string) error {
 			return streams.Run(ctx, streams.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
@@ -50,7 +55,7 @@ func dispatch(ctx context.Context, args []string) error {
 	case len(args) == 3 && args[0] == capture.BareCommand:
 		return capture.Bare(ctx, args[1], args[2])
 	default:
-		return fmt.Errorf("%q is not known: give nothing, or capture, store or streams and the names of figures, or watch", args)
+		return fmt.Errorf("%q is not known: give nothing, or ai, capture, store or streams and the names of figures, or watch", args)
 	}
 }
 

@@ -25,6 +25,8 @@ type Reply struct {
 	Hold  <-chan struct{} // the model thinks until this is closed
 
 	Step    <-chan struct{} // each word of the text after the first waits for one of these
+	Pace    time.Duration   // or for so long
+	Says    func(piece int) // told before each piece is sent: 0 is the role, 1 the first word
 	NoUsage bool            // it does not say what it cost
 
 	Cut       bool   // the connection breaks in the middle of the reply
@@ -42,10 +44,12 @@ func (r Reply) wait(ctx context.Context, closing <-chan struct{}) bool {
 			return false
 		}
 	}
-	if r.Delay <= 0 {
-		return true
-	}
-	timer := time.NewTimer(r.Delay)
+	return r.Delay <= 0 || pause(ctx, closing, r.Delay)
+}
+
+// pause reports false where the client hung up or the server closed before its end.
+func pause(ctx context.Context, closing <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -36,8 +36,14 @@ func (r Reply) stream(ctx context.Context, w http.ResponseWriter, call Call, clo
 				return
 			}
 		}
+		if r.Pace > 0 && i > 1 && !pause(ctx, closing, r.Pace) {
+			return
+		}
 		if r.Cut && i == len(pieces)/2 {
 			panic(http.ErrAbortHandler) // net/http's own way to break a connection
+		}
+		if r.Says != nil {
+			r.Says(i)
 		}
 		send(piece)
 	}
