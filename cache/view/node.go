@@ -13,6 +13,7 @@ import (
 // reader walks a YAML tree and keeps every mistake it meets, with its place.
 type reader struct {
 	file     string
+	holds    string // what the file is of: views or templates
 	lookup   func(string) (string, bool)
 	mistakes []*mistake
 	paths    []string // of the views read so far

@@ -43,7 +43,7 @@ func Parse(file string, text []byte, lookup func(name string) (string, bool)) (*
 	if lookup == nil {
 		lookup = func(string) (string, bool) { return "", false }
 	}
-	r := &reader{file: file, lookup: lookup}
+	r := &reader{file: file, holds: "views", lookup: lookup}
 	var views []*View
 	if root, ok := r.document(text); ok {
 		views = r.views(root)
@@ -73,11 +73,11 @@ func (r *reader) document(text []byte) (ast.Node, bool) {
 		}
 	}
 	if len(bodies) == 0 {
-		r.faultf(nil, "the file is empty; it must hold views")
+		r.faultf(nil, "the file is empty; it must hold %s", r.holds)
 		return nil, false
 	}
 	for _, more := range bodies[1:] {
-		r.faultf(tokenOf(more), "a views file holds one document; this is another")
+		r.faultf(tokenOf(more), "a %s file holds one document; this is another", r.holds)
 	}
 	return bodies[0], true
 }
