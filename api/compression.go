@@ -106,16 +106,17 @@ func (x *exchange) encode(etag string, body []byte) []byte {
 	return body
 }
 
-// tag is the ETag of a body as this client gets it. Two codings of a body are two
-// representations that must not share a strong tag (RFC 9110, 8.8.3.3). They are
-// equal in meaning, so what is compressed has the same tag marked as weak; and since
-// If-None-Match compares weakly (13.1.2), either is answered by 304, whichever coding
-// the client has kept.
-func (x *exchange) tag(etag string, body []byte) string {
-	if x.compresses(body) {
-		return "W/" + etag
+// appendTag writes the ETag of a body. Two codings of a body are two representations
+// that must not share a strong tag (RFC 9110, 8.8.3.3). They are equal in meaning, so
+// what is sent compressed to some has its tag marked as weak for all: a 304 with a
+// strong tag would not freshen a copy that is kept under the weak one (RFC 9111, 4.3.4).
+// If-None-Match compares weakly (13.1.2), so it is answered whichever coding the client
+// has kept.
+func appendTag(b []byte, etag string, body []byte) []byte {
+	if len(body) >= compressFrom {
+		b = append(b, "W/"...)
 	}
-	return etag
+	return append(b, etag...)
 }
 
 // acceptsGzip reads Accept-Encoding (RFC 9110, 12.5.3): gzip, where it is named or

@@ -40,9 +40,9 @@ func TestBodiesAreCompressedForWhoTakesThem(t *testing.T) {
 		"identity": false, "br": false, "gzip;q=0": false, "*;q=0": false, "gzip;q=0, *": false, "gzip;q=0.4, identity;q=0.5": false, "gzip;q=x": false,
 	} {
 		a := w.packedGet("/status/RUN1", accept)
-		want := map[string]string{"ETag": e.ETag, "Content-Encoding": "", "Content-Length": strconv.Itoa(len(a.body)), "Vary": ".*Accept-Encoding.*"}
+		want := map[string]string{"ETag": "W/" + e.ETag, "Content-Encoding": "", "Content-Length": strconv.Itoa(len(a.body)), "Vary": ".*Accept-Encoding.*"}
 		if packed {
-			want["ETag"], want["Content-Encoding"] = "W/"+e.ETag, "gzip"
+			want["Content-Encoding"] = "gzip"
 		}
 		a.wants(t, 200, want)
 		body := string(a.body)
@@ -52,7 +52,8 @@ func TestBodiesAreCompressedForWhoTakesThem(t *testing.T) {
 		if body != large("RUN1") || packed != (len(a.body) < len(body)) {
 			t.Errorf("%s: %d bytes of %d", accept, len(a.body), len(body))
 		}
-		// Either tag is answered by 304, with the one that the body would have.
+		// Either tag is answered by 304, with the one that each body has: a strong one could
+		// not freshen a copy that is kept with a weak one.
 		for _, tag := range []string{e.ETag, "W/" + e.ETag} {
 			w.packedGet("/status/RUN1", accept, "If-None-Match", tag).wants(t, 304, map[string]string{
 				"ETag": want["ETag"], "Content-Encoding": "", "Content-Length": "", "Vary": want["Vary"],

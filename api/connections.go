@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -83,6 +84,7 @@ type limitedListener struct {
 	places chan struct{}
 	closed chan struct{}
 	close  func() error
+	full   atomic.Bool // said to be, in the log
 	log    zerolog.Logger
 }
 
@@ -100,7 +102,9 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	select {
 	case l.places <- struct{}{}:
 	default:
-		l.log.Warn().Int("connections", cap(l.places)).Msg("no more connections are accepted until one ends")
+		if !l.full.Swap(true) {
+			l.log.Warn().Int("connections", cap(l.places)).Msg("no more connections are accepted until one ends")
+		}
 		select {
 		case l.places <- struct{}{}:
 		case <-l.closed:
@@ -109,10 +113,19 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 	conn, err := l.Listener.Accept()
 	if err != nil {
-		<-l.places
+		l.leave()
 		return nil, err
 	}
-	return &placedConn{Conn: conn, leave: sync.OnceFunc(func() { <-l.places })}, nil
+	return &placedConn{Conn: conn, leave: sync.OnceFunc(l.leave)}, nil
+}
+
+// leave gives a place back. Where a tenth of them is free again, that is logged; at one
+// or two the log would say so with every connection of a flood.
+func (l *limitedListener) leave() {
+	<-l.places
+	if l.full.Load() && len(l.places) <= cap(l.places)*9/10 && l.full.Swap(false) {
+		l.log.Info().Msg("connections are accepted again")
+	}
 }
 
 // Close stops accepting.

@@ -187,6 +187,54 @@ func TestConnectionsAreBounded(t *testing.T) {
 	w.answerOn(third).wants(t, 200, nil)
 }
 
+// TestAFullHouseIsLoggedOnce has connections come and go at the limit, as in a flood.
+func TestAFullHouseIsLoggedOnce(t *testing.T) {
+	var logged testserver.Log
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const places, flood = 20, 10
+	l := limitConnections(inner, places, zerolog.New(&logged))
+	accepted := make(chan net.Conn, places+flood)
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			accepted <- conn
+		}
+		close(accepted)
+	}()
+	w := &world{t: t}
+	for range places + flood {
+		w.dial(inner.Addr().String())
+	}
+	in := make([]net.Conn, 0, places+flood)
+	for range places {
+		in = append(in, <-accepted)
+	}
+	for i := range flood { // who goes makes place for who waits
+		in[i].Close()
+		in = append(in, <-accepted)
+	}
+	said := func(full, again int) {
+		t.Helper()
+		testserver.Eventually(t, "it is logged", func() error {
+			text := logged.String()
+			if strings.Count(text, "no more connections") != full || strings.Count(text, "accepted again") != again {
+				return errors.New(text)
+			}
+			return nil
+		})
+	}
+	said(1, 0)
+	for _, conn := range in {
+		conn.Close()
+	}
+	said(1, 1)
+	l.Close()
+	for range accepted {
+	}
+}
+
 // certify writes a certificate for a name, and its key, and returns the former.
 func certify(t *testing.T, certFile, keyFile, name string) *x509.CertPool {
 	t.Helper()

@@ -6,8 +6,8 @@
 // A key that is somebody's own is formed from the verified caller, never from
 // what the request says; only the app's own token may name a user. An entry with
 // an owner is 404 for everybody else, in the same words as one that does not
-// exist (its age and its time to live are left out too; how long an answer took
-// is not hidden).
+// exist (its age and its time to live are left out too, and the time taken is told
+// roughly; whoever has a stopwatch can tell what was cached).
 //
 // A token that has been revoked is out at once (doorkeeper says what that means), and
 // one that was seen a while ago costs neither a signature check nor a round trip.

@@ -26,13 +26,13 @@ func (s *Server) documentRoutes() []route {
 }
 
 func (s *Server) getDocument(x *exchange) error {
-	return x.constant("application/json", s.document)
+	return x.constant(s.document)
 }
 
 func (s *Server) getDocs(x *exchange) error {
 	x.Header().Set("Content-Security-Policy", s.page.policy)
 	x.Header().Set("Referrer-Policy", "no-referrer")
-	return x.constant("text/html; charset=utf-8", s.page.html)
+	return x.constant(s.page.constant)
 }
 
 // describe forms the OpenAPI document of the routes.

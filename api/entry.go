@@ -34,9 +34,14 @@ func hitSource(result cache.Result) source {
 	return source{mark: markHit, at: result.Now, near: result.Near}
 }
 
-// staleSource is the source of an entry that is served although it is not fresh.
-func staleSource(result cache.Result) source {
-	return source{mark: markStale, fwd: cache.WhyStale, detail: result.Why, at: result.Now}
+// staleSource is the source of an entry that is served although it is not fresh. It
+// is a hit (RFC 9211, 2.2), unless a worker was asked for another and brought none.
+func staleSource(result cache.Result, asked bool) source {
+	s := source{mark: markStale, detail: result.Why, at: result.Now}
+	if asked {
+		s.fwd = cache.WhyStale
+	}
+	return s
 }
 
 // missed is the source of an entry that was waited for, given why the store had
@@ -73,7 +78,7 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 	values.begin("Cache-Status")
 	values.text = from.appendCacheStatus(values.text, true, floorSeconds(e.FreshUntil.Sub(from.at)))
 	values.begin("Etag")
-	values.text = append(values.text, x.tag(e.ETag, e.Body)...)
+	values.text = appendTag(values.text, e.ETag, e.Body)
 	values.begin("Age")
 	values.text = strconv.AppendInt(values.text, max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)
 	h["Cache-Control"] = s.fixed.revalidate
@@ -91,7 +96,7 @@ func (x *exchange) serve(v *view.View, e cache.Entry, from source) error {
 // hide is the answer about what is not there and about what is another's: that the
 // cache has nothing for this caller. Whether it had something would tell them apart,
 // since somebody's run is often cached before anybody else asks, and one that does not
-// exist never is.
+// exist never is. So would the time that it took, to the microsecond.
 func (x *exchange) hide() error {
 	x.markMiss()
 	x.hidden = true

@@ -29,10 +29,13 @@ type exchange struct {
 	redis   time.Duration // spent reading the entry
 	fill    time.Duration // spent waiting for one
 	status  int           // 0: the header has not gone out
-	hidden  bool          // do not tell what the time was spent on
+	hidden  bool          // do not tell what the time was spent on, nor how much it was
 	limit   cache.Limit   // that the request counts against
 	values  headerValues  // that are different for each answer
 }
+
+// hiddenStep is how exactly a time is told that must not tell a hit from a fill.
+const hiddenStep = 10 * time.Millisecond
 
 // WriteHeader adds Server-Timing and X-Process-Time.
 func (x *exchange) WriteHeader(status int) {
@@ -41,6 +44,9 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	x.status = status
 	took := time.Since(x.started)
+	if x.hidden {
+		took = took.Truncate(hiddenStep) + hiddenStep
+	}
 	v := &x.values
 	v.begin("Server-Timing")
 	v.text = x.appendTiming(v.text, took)
@@ -110,6 +116,9 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 		return result, x.cacheAway(err)
 	}
 	switch {
+	case result.Why == cache.WhyAway && !mayRead(x.caller, result.Entry):
+		// Of what is not there nothing could be said now.
+		return cache.Result{}, x.cacheAway(errCopyHidden)
 	case result.Why == cache.WhyAway:
 		x.server.away(x.request.Context(), errCopyServed)
 	case !result.Near:
@@ -124,8 +133,12 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 	return result, nil
 }
 
-// errCopyServed is logged when the first request is answered with what was kept.
-var errCopyServed = errors.New("answering with what is in memory")
+// What is logged when the first request while Redis is away is answered with what was
+// kept, or is not since that is another's.
+var (
+	errCopyServed = errors.New("answering with what is in memory")
+	errCopyHidden = errors.New("what is in memory is another's")
+)
 
 // cacheAway is the problem of an error of Redis, which it logs.
 func (x *exchange) cacheAway(err error) *Problem {
@@ -152,18 +165,6 @@ func (x *exchange) json(status int, value any) error {
 	}
 	body = x.encode("", body)
 	x.WriteHeader(status)
-	_, _ = x.Write(body) // the client may be gone
-	return nil
-}
-
-// constant sends what does not change while the program runs.
-func (x *exchange) constant(media string, body []byte) error {
-	h := x.Header()
-	h.Set("Content-Type", media)
-	h.Set("Cache-Control", "no-cache")
-	h.Add("Vary", "Accept-Encoding")
-	body = x.encode(media, body) // of each media type there is one
-	x.WriteHeader(http.StatusOK)
 	_, _ = x.Write(body) // the client may be gone
 	return nil
 }

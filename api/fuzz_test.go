@@ -68,7 +68,10 @@ func FuzzRequests(f *testing.F) {
 			}
 		}
 		recorded := httptest.NewRecorder()
-		w.server.Handler().ServeHTTP(recorded, r)
+		whole := servedWhole(w.server.Handler(), recorded, r)
+		if !whole && ctx.Err() == nil {
+			t.Errorf("%q %q is broken off", method, path)
+		}
 		a := &answer{Response: recorded.Result(), body: recorded.Body.Bytes()}
 		if ctx.Err() != nil || a.Header.Get("Content-Type") == eventStream {
 			return // it was given up, or would have gone on
@@ -87,6 +90,17 @@ func FuzzRequests(f *testing.F) {
 			t.Errorf("%q %q answers what the document does not say: %v\n%d %s", method, path, err, a.StatusCode, a.body)
 		}
 	})
+}
+
+// servedWhole reports whether a request is answered, and not broken off.
+func servedWhole(handler http.Handler, w http.ResponseWriter, r *http.Request) (whole bool) {
+	defer func() {
+		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // the very value that net/http knows
+			panic(v)
+		}
+	}()
+	handler.ServeHTTP(w, r)
+	return true
 }
 
 // described holds an answer against the document where that has an operation for the

@@ -11,11 +11,12 @@ import (
 	"mythiccache/producers/event"
 )
 
-// Why an entry was not had. The last two say that X-Min-Xid asked for something
-// that cannot be.
+// Why an entry was not had. Of errInVain nobody was asked; the last two say that
+// X-Min-Xid asked for something that cannot be.
 var (
 	errBusy       = errors.New("too many requests are waiting")
 	errNotFilled  = errors.New("nobody filled the entry in time")
+	errInVain     = errors.New("nobody filled the entry for others just now")
 	errXidOpen    = errors.New("the transaction is in progress")
 	errXidUnknown = errors.New("the transaction was never begun")
 )
@@ -78,7 +79,7 @@ func newMisses(store *cache.Store, waiters *cache.Waiters, publisher Publisher, 
 	return &misses{store: store, waiters: waiters, publisher: publisher, patience: patience, limit: limit, flights: map[flightKey]*flight{}}
 }
 
-// await asks for an entry and waits for it. It returns errBusy, errNotFilled,
+// await asks for an entry and waits for it. It returns errBusy, errNotFilled, errInVain,
 // errXidOpen, errXidUnknown, a *fillFailed, the context's error, or one of Redis.
 func (m *misses) await(ctx context.Context, a ask) (filled, error) {
 	if err := m.enter(a); err != nil {
@@ -149,7 +150,7 @@ func (m *misses) enter(a ask) error {
 	defer m.mu.Unlock()
 	if a.spare {
 		if f := m.flights[a.flightKey()]; f != nil && f.vain && time.Since(f.started) < vainFor {
-			return errNotFilled
+			return errInVain
 		}
 	}
 	if m.waiting >= m.limit {

@@ -91,7 +91,7 @@ func TestMemoryAnswersForAFrozenRedis(t *testing.T) {
 			return errors.New("still a hit")
 		}
 		a.wants(t, 200, map[string]string{
-			"X-Cache": "STALE", "Cache-Status": `mythic-cache; fwd=stale; ttl=(2[0-9]|30); detail="redis-away"`, "Age": "[0-9]+", "ETag": ".+",
+			"X-Cache": "STALE", "Cache-Status": `mythic-cache; hit; ttl=(2[0-9]|30); detail="redis-away"`, "Age": "[0-9]+", "ETag": ".+",
 			"RateLimit": `"/status";r=[0-9]+;t=[0-9]+`,
 		})
 		return nil

@@ -21,7 +21,7 @@ var (
 
 // page is the assembled page and the policy under which a browser runs it.
 type page struct {
-	html   []byte
+	constant
 	policy string
 }
 
@@ -37,7 +37,7 @@ func newPage() (*page, error) {
 	}
 	policy := "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" +
 		"; style-src '" + hash(pageCSS) + "'; script-src '" + hash(pageJS) + "'"
-	return &page{html: html, policy: policy}, nil
+	return &page{newConstant("text/html; charset=utf-8", html), policy}, nil
 }
 
 func hash(text string) string {

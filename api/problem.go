@@ -35,6 +35,9 @@ const (
 	kindNotReady     kind = "not-ready"
 )
 
+// uri is the type of problems of a kind.
+func (k kind) uri() string { return "/docs#" + string(k) }
+
 // status and title of a kind of problem.
 func (k kind) about() (status int, title string) {
 	switch k {
@@ -102,7 +105,7 @@ func (p *Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.T
 // that the caller sent without its being short and clean.
 func problem(k kind, detail string) *Problem {
 	status, title := k.about()
-	return &Problem{Type: "/docs#" + string(k), Title: title, Status: status, Detail: detail}
+	return &Problem{Type: k.uri(), Title: title, Status: status, Detail: detail}
 }
 
 // later says when to try again.

@@ -33,13 +33,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route *boundRoute
 // fail answers with a problem.
 func (x *exchange) fail(err error) {
 	var p *Problem
+	isProblem := errors.As(err, &p)
 	switch {
-	case errors.As(err, &p):
-	case errors.Is(err, context.Canceled) && x.request.Context().Err() != nil:
+	case x.request.Context().Err() != nil && (errors.Is(err, context.Canceled) || isProblem && p.Type == kindCacheAway.uri()):
 		if x.status == 0 {
 			x.status = statusClientGone
 		}
-		return
+		// By returning, net/http would end the answer as if it were whole: 200 and nothing
+		// more, which a client that has only closed its own side would read.
+		panic(http.ErrAbortHandler)
+	case isProblem:
 	default:
 		x.server.log.Error().Err(err).Str("route", x.route.path).Msg("request failed")
 		p = problem(kindInternal, "")
@@ -58,14 +61,14 @@ func (x *exchange) tell(p *Problem) {
 	p.write(x)
 }
 
-// finish ends an exchange, the panicking one too.
+// finish ends an exchange, the panicking one too. An answer that cannot be told whole
+// is broken off.
 func (s *Server) finish(x *exchange) {
-	if v := recover(); v != nil { //nolint:revive // serve defers this very function
-		if v == http.ErrAbortHandler { //nolint:errorlint // the value that was panicked with, not an error that somebody wrapped
-			panic(v)
-		}
+	v := recover()                      //nolint:revive // serve defers this very function
+	broken := v == http.ErrAbortHandler //nolint:errorlint // the value that was panicked with, not an error that somebody wrapped
+	if v != nil && !broken {
 		s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str("route", x.route.path).Msg("handler panicked")
-		if x.status == 0 {
+		if broken = x.status != 0; !broken {
 			x.tell(problem(kindInternal, ""))
 		}
 	}
@@ -77,6 +80,9 @@ func (s *Server) finish(x *exchange) {
 			Dur("redis", x.redis).Dur("fill", x.fill)).Msg("request")
 	}
 	s.exchanges.Put(x)
+	if broken {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // exchange returns an empty one.

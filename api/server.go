@@ -59,7 +59,8 @@ type Options struct {
 	Provider string       // of the model, for the keys of answers
 	Models   cache.Models // that may be asked for
 
-	Spared func(scope string, answer []byte) // told of each question whose answer was there; nil: nobody is
+	Spared   func(scope string, answer []byte) // told of each question whose answer was there; nil: nobody is
+	HotReads int                               // of an answer near its end, after which it is made again before that; 0: none is
 
 	Log      zerolog.Logger
 	Registry *prometheus.Registry // served at /metrics; nil: a new one
@@ -83,8 +84,8 @@ type Server struct {
 	metrics   *metrics
 	fixed     fixed
 	packer    *packer
-	document  []byte // OpenAPI
-	page      *page  // that shows it
+	document  constant // OpenAPI
+	page      *page    // that shows it
 	handler   http.Handler
 	timeouts  timeouts
 	tls       *certificate // nil: none
@@ -149,9 +150,11 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	routes := s.routes()
-	if s.document, err = s.describe(routes); err != nil {
+	document, err := s.describe(routes)
+	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
+	s.document = newConstant("application/json", document)
 	s.other = &boundRoute{route: route{path: "other"}, metrics: s.metrics.of("other")}
 	endpoints, err := s.bind(routes)
 	if err != nil {

@@ -70,27 +70,35 @@ func (s *Server) find(x *exchange, v *view.View) (cache.Entry, source, error) {
 		return result.Entry, hitSource(result), nil
 	case cache.Stale:
 		if result.Why == cache.WhyAway { // nobody can be asked for a newer one
-			return result.Entry, staleSource(result), nil
+			return result.Entry, staleSource(result, false), nil
 		}
-		e, from := s.refresh(x, v, key, minXid, result)
-		return e, from, nil
-	default:
-		got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid)})
-		if err != nil {
-			return cache.Entry{}, source{}, x.notFilled(err)
+		// An old copy of another's is as good as none: while nobody fills, 404 would
+		// tell that there is one.
+		if mayRead(x.caller, result.Entry) {
+			return s.refresh(x, v, key, minXid, result)
 		}
-		return got.entry, missed(result.Why, got), nil
 	}
+	got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid)})
+	if err != nil {
+		return cache.Entry{}, source{}, x.notFilled(err)
+	}
+	return got.entry, missed(result.Why, got), nil
 }
 
 // refresh asks for a newer entry and falls back on the old one.
-func (s *Server) refresh(x *exchange, v *view.View, key string, minXid *cache.MinXid, result cache.Result) (cache.Entry, source) {
+func (s *Server) refresh(x *exchange, v *view.View, key string, minXid *cache.MinXid, result cache.Result) (cache.Entry, source, error) {
 	got, err := x.await(ask{view: v, key: key, minXid: minXid, event: fillRequest(v, key, minXid), spare: true})
 	if err != nil {
 		x.server.log.Debug().Err(err).Str("view", v.Name).Msg("serving a stale entry")
-		return result.Entry, staleSource(result)
+		return result.Entry, staleSource(result, asked(err)), nil
 	}
-	return got.entry, missed(result.Why, got)
+	return got.entry, missed(result.Why, got), nil
+}
+
+// asked reports whether an error of await is that of one who has asked a worker.
+func asked(err error) bool {
+	var failed *fillFailed
+	return errors.Is(err, errNotFilled) || errors.As(err, &failed)
 }
 
 // key forms the entry's key: the verified caller, or what stands in the path.
@@ -126,7 +134,7 @@ func (x *exchange) notFilled(err error) error {
 		return problem(kindXidUnknown, "the transaction of X-Min-Xid has not been begun by this database")
 	case errors.Is(err, errBusy):
 		return problem(kindBusy, "too many requests are waiting for entries").later(time.Second)
-	case errors.Is(err, errNotFilled):
+	case errors.Is(err, errNotFilled), errors.Is(err, errInVain):
 		return problem(kindNotFilled, "the entry is being made; it was not there in time").later(time.Second)
 	case errors.Is(err, context.Canceled):
 		return err // nobody is there to be told

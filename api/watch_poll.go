@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"mythiccache/cache"
 	"mythiccache/cache/view"
 )
 
@@ -86,6 +87,9 @@ func (s *Server) poll(x *exchange, v *view.View, wait time.Duration) error {
 		e, from = newest.entry, source{mark: markHit, at: newest.now()}
 	} else {
 		from.at = from.at.Add(time.Since(begun))
+	}
+	if from.mark != markStale && !e.FreshUntil.After(from.at) { // nobody has brought another meanwhile
+		from = source{mark: markStale, detail: cache.WhyStale, at: from.at}
 	}
 	return x.serve(v, e, from)
 }

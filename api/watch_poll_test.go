@@ -113,3 +113,15 @@ func TestAPollWhoseClientHangsUpFreesAll(t *testing.T) {
 	}
 	w.nobodyWatches()
 }
+
+// TestAPollThatHeardNothingSaysHowOldItsAnswerIs has the entry's time end while it waits,
+// and nobody to load another.
+func TestAPollThatHeardNothingSaysHowOldItsAnswerIs(t *testing.T) {
+	w := begin(t)
+	f := told(t, "RUN1", "one", 100)
+	f.TTL = 950 * time.Millisecond
+	e := w.put("run_status", "RUN1", f)
+	w.get("/status/RUN1", "Prefer", "wait=1", "If-None-Match", e.ETag).wants(t, 304, map[string]string{
+		"X-Cache": "STALE", "Cache-Status": `mythic-cache; hit; ttl=-[1-9]; detail="stale"`, "Age": "[1-9]", "ETag": regexp.QuoteMeta(e.ETag),
+	})
+}
