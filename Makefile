@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_FLAGS ?= -race -count=1 -timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check audit-soak conformance-openai conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-ai bench-capture bench-store bench-streams bench-watch lint build clean
+.PHONY: help run test check audit-soak conformance-openai conformance-streams interleaving nemesis nemesis-relay nemesis-streams bench bench-ai bench-api bench-capture bench-store bench-streams bench-watch lint build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -80,12 +80,22 @@ conformance-openai: ## OpenAI's client for Node against the whole program
 
 bench: build ## the whole program beside its baselines, as tables with ratios
 	@sh internal/dev/provision.sh postgresql redis wrk
+	@sh internal/bench/api/others.sh $(LOCAL)/bench-api
 	@go run ./internal/bench
+	@go run ./internal/bench api hits
 
 # One figure again: go run ./internal/bench ai hit
 bench-ai: build ## answers of models: hits, the first word, budgets, and what they do to the rest
 	@sh internal/dev/provision.sh postgresql redis
 	@go run ./internal/bench ai
+
+# One figure again: go run ./internal/bench api hits. Packages for those it stands beside
+# are installed from where apt-get, npm and pip are set up to, those of npm and pip below
+# .local; who cannot be installed is left out.
+bench-api: build ## the API beside net/http, webdis, fastify and FastAPI: hits, latency, and a minute without Redis
+	@sh internal/dev/provision.sh postgresql redis wrk
+	@sh internal/bench/api/others.sh $(LOCAL)/bench-api
+	@go run ./internal/bench api
 
 # One figure again while tuning: go run ./internal/bench capture commits
 bench-capture: build ## capture beside its baselines: commits, latency, drain, dead tuples, idle cost

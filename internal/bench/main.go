@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"mythiccache/internal/bench/ai"
+	"mythiccache/internal/bench/api"
 	"mythiccache/internal/bench/capture"
 	"mythiccache/internal/bench/store"
 	"mythiccache/internal/bench/streams"
@@ -30,8 +31,14 @@ func dispatch(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 0:
 		return inDirectory(func(dir string) error { return whole(ctx, dir) })
-	case len(args) == 1 && args[0] == "bare":
-		return serveBare(ctx)
+	case args[0] == "api":
+		return inDirectory(func(dir string) error {
+			return api.Run(ctx, api.Options{Dir: dir, Program: program, Others: others, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
+		})
+	case len(args) == 4 && args[0] == api.BareCommand:
+		return api.Bare(ctx, args[1], args[2], args[3])
+	case len(args) == 1 && args[0] == api.LoadCommand:
+		return api.Load(ctx, os.Stdin, os.Stdout)
 	case args[0] == "capture":
 		return inDirectory(func(dir string) error {
 			return capture.Run(ctx, capture.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
@@ -55,12 +62,15 @@ func dispatch(ctx context.Context, args []string) error {
 	case len(args) == 3 && args[0] == capture.BareCommand:
 		return capture.Bare(ctx, args[1], args[2])
 	default:
-		return fmt.Errorf("%q is not known: give nothing, or ai, capture, store or streams and the names of figures, or watch", args)
+		return fmt.Errorf("%q is not known: give nothing, or ai, api, capture, store or streams and the names of figures, or watch", args)
 	}
 }
 
 // program is what is measured, as `make build` leaves it.
 const program = "bin/mythic-cache"
+
+// others is where the packages of those stand that the API is measured beside.
+const others = ".local/bench-api"
 
 // inDirectory gives do a directory that PostgreSQL's user may pass through, and
 // removes it.
@@ -84,7 +94,7 @@ func whole(ctx context.Context, dir string) error {
 	}
 	defer s.stop()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	for _, measure := range []func(context.Context, *system, *tabwriter.Writer) error{idle, freshness, hits} {
+	for _, measure := range []func(context.Context, *system, *tabwriter.Writer) error{idle, freshness} {
 		if err := measure(ctx, s, out); err != nil {
 			return err
 		}

@@ -3,7 +3,7 @@
 # question, and leaves no server of theirs running or to be started at boot.
 # Called by provision.sh.
 #
-# The packages of PostgreSQL and Redis would each start a server on the usual
+# The packages of PostgreSQL, Redis and webdis would each start a server on the usual
 # port. So while they are installed, policy-rc.d forbids starting services and
 # postgresql-common is told to create no cluster; both are then as before.
 set -eu
@@ -33,7 +33,7 @@ if [ ! -e "$policy" ]; then
 	chmod 755 "$policy"
 fi
 
-redis_is_new=
+new_services=
 for package in "$@"; do
 	case $package in
 	postgresql*)
@@ -42,16 +42,17 @@ for package in "$@"; do
 		cp -p "$clusters" "$kept_clusters"
 		echo 'create_main_cluster = false' >>"$clusters"
 		;;
-	redis-server)
-		dpkg-query --show --showformat='${db:Status-Status}' redis-server 2>/dev/null | grep -qx installed || redis_is_new=yes
+	redis-server | webdis)
+		dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || new_services="$new_services $package"
 		;;
 	esac
 done
 
 install "$@"
 
-# Its package enables the service for the next boot, and starts it where a
-# policy of this machine's own lets it.
-if [ -n "$redis_is_new" ] && command -v systemctl >/dev/null 2>&1; then
-	systemctl disable --now redis-server >/dev/null 2>&1 || true
+# Their packages enable the services for the next boot, and start them where a
+# policy of this machine's own lets them.
+if [ -n "$new_services" ] && command -v systemctl >/dev/null 2>&1; then
+	# shellcheck disable=SC2086 # the services are words
+	systemctl disable --now $new_services >/dev/null 2>&1 || true
 fi
