@@ -39,6 +39,7 @@ type WarmerOptions struct {
 	Budgets       Budgets               // what may be asked in all; the zero value is any amount
 	WarmInFlight  int                   // questions at a time that nobody waits for; 16
 	Account       *Account              // nil: one of its own, without metrics
+	Templates     *TemplateCounts       // what becomes of their questions; nil: it is not counted
 	Metrics       prometheus.Registerer // of budgets and breakers; nil: none
 	Log           zerolog.Logger
 }
@@ -163,6 +164,8 @@ type aiData struct {
 	canonical json.RawMessage // the request
 	noStore   bool            // the answer is for those alone who wait for it
 	warm      bool            // nobody waits for it
+	template  string          // that asks it; empty: none
+	instead   *Replaced       // it is only asked while this is its answer, which is served meanwhile
 	answer    cache.Answer    // of ai.answered
 }
 
@@ -220,7 +223,8 @@ func requestOf(fields map[string]json.RawMessage) (json.RawMessage, error) {
 // readTerms reads on which terms something is asked, and makes its key of that.
 func (d *aiData) readTerms(fields map[string]json.RawMessage, provider string, request json.RawMessage) error {
 	nonce := d.entry
-	err := errors.Join(takeBool(fields, "no_store", &d.noStore), takeBool(fields, "warm", &d.warm), takeText(fields, "nonce", &nonce))
+	err := errors.Join(takeBool(fields, "no_store", &d.noStore), takeBool(fields, "warm", &d.warm), takeText(fields, "nonce", &nonce),
+		takeText(fields, "template", &d.template), d.readInstead(fields))
 	if err != nil {
 		return err
 	}

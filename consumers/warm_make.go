@@ -38,6 +38,7 @@ func (w *Warmer) make(ctx context.Context, d aiData, lease cache.Lease) error {
 		return err
 	}
 	w.end(ctx, flow, d.key, cache.FlowDone)
+	w.o.Templates.count(d.template, "made")
 	w.o.Log.Debug().Str("key", d.key).Str("model", answer.Model).Dur("took", took).
 		Int64("tokens", answer.Usage.TotalTokens).Msg("answer made")
 	return nil
@@ -50,8 +51,7 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 		return err
 	}
 	fill := cache.Fill{Owner: d.scope, Owned: true, Body: body, LoadTook: took}
-	lasting := answer.Lasting() || answer.Truncated() && w.o.KeepTruncated
-	if d.noStore || !lasting {
+	if d.noStore || !w.lasting(answer) {
 		fill.TTL, fill.Brief = handOver, true
 	}
 	_, err = w.store.Put(ctx, lease, fill)
@@ -64,6 +64,11 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 		return unavailable(err)
 	}
 	return w.settle(ctx, d)
+}
+
+// lasting reports whether an answer is kept for who asks later.
+func (w *Warmer) lasting(answer cache.Answer) bool {
+	return answer.Lasting() || answer.Truncated() && w.o.KeepTruncated
 }
 
 // failed tells those who wait, gives the lease back, and decides what becomes of

@@ -27,7 +27,7 @@ const (
 
 func newDropped() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mythic_cache_ai_dropped_total", Help: "Questions that the model was not asked, by model and why: budget, or late.",
+		Name: "mythic_cache_ai_dropped_total", Help: "Questions that the model was not asked, by model and why: budget, late, or refresh (an answer that is there was not made again).",
 	}, []string{"model", "why"})
 }
 
@@ -40,6 +40,9 @@ func (w *Warmer) admit(ctx context.Context, d aiData) error {
 	select {
 	case w.warm <- struct{}{}:
 		defer func() { <-w.warm }()
+		if d.instead != nil {
+			return w.askAgain(ctx, d)
+		}
 		return w.ask(ctx, d)
 	default:
 		return fmt.Errorf("as many questions as may be are asked ahead: %w", stream.ErrLater)
@@ -59,6 +62,7 @@ func (d *aiData) late(now time.Time) bool {
 // drop leaves a question unanswered, and counts it. The event is done.
 func (w *Warmer) drop(d aiData, why string) error {
 	w.dropped.WithLabelValues(w.account.label(d.model), why).Inc()
+	w.o.Templates.count(d.template, why)
 	w.o.Log.Debug().Str("key", d.key).Str("why", why).Bool("warm", d.warm).Msg("question dropped")
 	return nil
 }

@@ -73,9 +73,13 @@ func (w *warmth) dial(onConnect func(context.Context, *redis.Conn) error) (redis
 	return redis.NewClient(o), nil
 }
 
-func (w *warmth) newStore() *cache.Store {
+func (w *warmth) newStore(change ...func(*cache.Options)) *cache.Store {
 	w.t.Helper()
-	store, err := cache.New(w.dial, cache.Options{StaleFor: time.Minute, Log: w.logger})
+	o := cache.Options{StaleFor: time.Minute, Log: w.logger}
+	for _, c := range change {
+		c(&o)
+	}
+	store, err := cache.New(w.dial, o)
 	if err != nil {
 		w.t.Fatal(err)
 	}

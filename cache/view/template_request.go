@@ -263,46 +263,51 @@ func (r *reader) writing(what string, n ast.Node, t *Template) part {
 		r.faultf(tokenOf(n), "%s", strings.TrimPrefix(err.Error(), "template: "))
 		return part{}
 	}
-	t.Columns = append(t.Columns, columnsIn(made.Root)...)
+	t.Columns = append(t.Columns, columnsIn(made.Root, true)...)
 	return part{text: made}
 }
 
-// columnsIn returns the columns that a template names where the dot is the row.
-func columnsIn(n parse.Node) []string {
+// columnsIn returns the columns that a template always names. Inside range and with the
+// dot is another than the row (own is false), and the row is $.
+func columnsIn(n parse.Node, own bool) []string {
 	var all []string
-	add := func(nodes ...parse.Node) {
+	add := func(own bool, nodes ...parse.Node) {
 		for _, one := range nodes {
-			all = append(all, columnsIn(one)...)
+			all = append(all, columnsIn(one, own)...)
 		}
 	}
 	switch n := n.(type) {
 	case *parse.ListNode:
 		if n != nil {
-			add(n.Nodes...)
+			add(own, n.Nodes...)
 		}
 	case *parse.ActionNode:
-		add(n.Pipe)
+		add(own, n.Pipe)
 	case *parse.PipeNode:
 		for _, c := range n.Cmds {
-			add(c.Args...)
+			add(own, c.Args...)
 		}
 	case *parse.FieldNode:
-		all = append(all, n.Ident[0])
+		if own {
+			all = append(all, n.Ident[0])
+		}
 	case *parse.VariableNode:
 		if n.Ident[0] == "$" && len(n.Ident) > 1 {
 			all = append(all, n.Ident[1])
 		}
 	case *parse.ChainNode:
-		add(n.Node)
+		add(own, n.Node)
 	case *parse.IfNode:
-		add(n.Pipe, n.List, n.ElseList)
+		add(own, n.Pipe, n.List, n.ElseList)
 	case *parse.RangeNode:
-		add(n.Pipe, n.ElseList) // within, the dot is another
+		add(own, n.Pipe, n.ElseList)
+		add(false, n.List)
 	case *parse.WithNode:
-		add(n.Pipe, n.ElseList)
+		add(own, n.Pipe, n.ElseList)
+		add(false, n.List)
 	case *parse.TemplateNode:
 		if n.Pipe != nil {
-			add(n.Pipe)
+			add(own, n.Pipe)
 		}
 	}
 	return all
