@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ type answerDesk struct {
 	server  *Server
 	view    *view.View
 	answers *cache.Answers
+	hot     *hotAnswers
 	base    string // the path of the questions; that of an answer has its key behind
 }
 
@@ -25,7 +27,7 @@ func (s *Server) answerRoutes() []route {
 		if !v.Model {
 			continue
 		}
-		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v)}
+		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), hot: newHotAnswers(s.o.HotReads)}
 		s.chat = newChatDesk(d)
 		routes := s.chat.routes()
 		if v.HTTP == nil {
@@ -75,6 +77,7 @@ func (d *answerDesk) post(x *exchange) error {
 	switch {
 	case result.Status == cache.Hit:
 		d.spared(result.Entry)
+		d.again(q, result)
 		return x.serve(d.view, d.own(result.Entry), hitSource(result))
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
 		// Redis was restarted, and nobody has confirmed yet that nothing is missing.
@@ -82,7 +85,11 @@ func (d *answerDesk) post(x *exchange) error {
 		d.spared(result.Entry)
 		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, detail: result.Why, at: result.Now})
 	}
-	got, err := d.await(x, q.scope, ask{view: d.view, key: key, event: q.event, wait: prefer.wait, spare: result.Status == cache.Stale}, prefer)
+	event, err := q.event()
+	if err != nil {
+		return err
+	}
+	got, err := d.await(x, q.scope, ask{view: d.view, key: key, event: event, wait: prefer.wait, spare: result.Status == cache.Stale}, prefer)
 	if err == nil {
 		return x.serve(d.view, d.own(got.entry), missed(result.Why, got))
 	}
@@ -94,8 +101,14 @@ func (d *answerDesk) post(x *exchange) error {
 
 // spared tells whoever counts that a question did not have to be asked.
 func (d *answerDesk) spared(e cache.Entry) {
+	var a cache.Answer
+	_ = json.Unmarshal(e.Body, &a) // of another release its tokens are not known
+	d.sparedBy(e, &a)
+}
+
+func (d *answerDesk) sparedBy(e cache.Entry, a *cache.Answer) {
 	if told := d.server.o.Spared; told != nil {
-		told(e.Owner, e.Body)
+		told(e.Owner, a.Model, a.Usage)
 	}
 }
 

@@ -68,14 +68,19 @@ func (d *chatDesk) post(x *exchange) error {
 	switch {
 	case result.Status == cache.Hit:
 		d.spared(result.Entry)
+		d.again(c.question, result)
 		return d.replay(x, c, result.Entry, source{mark: markHit, at: result.Now})
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
 		d.spared(result.Entry) // as in answerDesk.post
 		return d.replay(x, c, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
 	}
+	event, err := c.event()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := d.bound(x)
 	defer cancel()
-	a := ask{view: d.view, key: c.key, event: c.event, wait: d.times.wait, spare: result.Status == cache.Stale}
+	a := ask{view: d.view, key: c.key, event: event, wait: d.times.wait, spare: result.Status == cache.Stale}
 	if c.stream {
 		err = d.follow(ctx, x, c, a, result)
 	} else {

@@ -9,6 +9,7 @@ import (
 
 	"mythiccache/cache"
 	"mythiccache/cache/view"
+	"mythiccache/producers/event"
 )
 
 // How requests to make entries anew are sent: so many at a time, each for so long,
@@ -39,7 +40,10 @@ func newRefreshes(publisher Publisher, log zerolog.Logger) *refreshes {
 
 // ask sends a request, unless one was sent for the key just now or too many are on
 // their way. It does not wait.
-func (r *refreshes) ask(v *view.View, e cache.Entry) {
+func (r *refreshes) ask(v *view.View, e cache.Entry) { r.send(v, e, renewRequest(v, e)) }
+
+// send is ask with an event of another form.
+func (r *refreshes) send(v *view.View, e cache.Entry, request event.Event) {
 	select {
 	case r.sending <- struct{}{}:
 	default:
@@ -53,7 +57,7 @@ func (r *refreshes) ask(v *view.View, e cache.Entry) {
 		defer func() { <-r.sending }()
 		ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
 		defer cancel()
-		if _, err := r.publisher.Append(ctx, renewRequest(v, e)); err != nil {
+		if _, err := r.publisher.Append(ctx, request); err != nil {
 			r.log.Debug().Err(err).Str("view", v.Name).Msg("an entry was not asked for before its time")
 		}
 	}()

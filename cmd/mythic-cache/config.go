@@ -56,6 +56,8 @@ type config struct {
 	AICacheTruncated  bool     `env:"AI_CACHE_TRUNCATED"`
 	AIBudgets         string   `env:"AI_BUDGETS"`
 	AIPrices          string   `env:"AI_PRICES"`
+	AIWarmFile        string   `env:"AI_WARM_FILE"`
+	AIRefreshReads    int      `env:"AI_REFRESH_READS" envDefault:"3"`
 	OutboxRetention   duration `env:"OUTBOX_RETENTION"`
 	OutboxWarnSize    size     `env:"OUTBOX_WARN_SIZE" envDefault:"1GiB"`
 	StaleFor          duration `env:"STALE_FOR" envDefault:"5m"`
@@ -64,10 +66,11 @@ type config struct {
 	LogLevel          string   `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat         string   `env:"LOG_FORMAT" envDefault:"json"`
 
-	views   *view.Set
-	aiKeys  cache.AnswerKeys
-	budgets consumers.Budgets
-	prices  consumers.Prices
+	views     *view.Set
+	templates *view.Templates // nil: none
+	aiKeys    cache.AnswerKeys
+	budgets   consumers.Budgets
+	prices    consumers.Prices
 }
 
 // auditRateMost is more than one worker can compare.
@@ -198,6 +201,9 @@ func (p *program) config() (*config, error) {
 		c.views = views
 		c.checkRetention(reject)
 		c.fitLimits(environment)
+		if c.templates, err = loadTemplates(&c, environment); err != nil {
+			wrong = append(wrong, err)
+		}
 	}
 	return &c, errors.Join(wrong...)
 }
@@ -213,6 +219,9 @@ func (c *config) readAI(reject func(name, why string, args ...any)) {
 	}
 	if c.prices, err = consumers.ParsePrices(c.AIPrices); err != nil {
 		reject("AI_PRICES", "%w", err)
+	}
+	if c.AIRefreshReads < 0 {
+		reject("AI_REFRESH_READS", "%d is no number of reads; 0 makes no answer again before its time", c.AIRefreshReads)
 	}
 }
 

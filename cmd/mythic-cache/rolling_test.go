@@ -276,7 +276,7 @@ func (s *system) mythicGroups() map[string][]string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return groups(views)
+	return groups(views, nil)
 }
 
 // settled waits until all that was written has been applied and no group has anything

@@ -50,13 +50,13 @@ const (
 )
 
 // groups returns the topics of each group. Nobody reads for a model that no view asks.
-func groups(views *view.Set) map[string][]string {
+func groups(views *view.Set, templates *view.Templates) map[string][]string {
 	all := map[string][]string{
 		groupInvalidate: append(slices.Concat(views.TableTopics(), views.EventTopics()), event.TopicSession),
 		groupPrecompute: append(views.PrecomputeTopics(), event.TopicRun, event.TopicFill),
 	}
 	if answersView(views) != nil {
-		all[groupWarm] = []string{event.TopicAI}
+		all[groupWarm] = append(templates.Topics(), event.TopicAI)
 	}
 	for group, topics := range all {
 		slices.Sort(topics)
@@ -117,7 +117,7 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 	if err != nil {
 		return fmt.Errorf("filler: %w", err)
 	}
-	all := groups(w.views)
+	all := groups(w.views, w.templates)
 	invalidator, err := consumers.NewInvalidator(w.store, w.views, consumers.InvalidatorOptions{Log: w.log, Metrics: w.metrics})
 	if err != nil {
 		return fmt.Errorf("invalidator: %w", err)
@@ -153,7 +153,7 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 	if err := w.addRouted(schema, groupPrecompute, event.TopicRun, runsInFlight, 0, runs.Handle); err != nil {
 		return err
 	}
-	if err := w.addWarmer(schema); err != nil {
+	if err := w.addWarmer(schema, loader); err != nil {
 		return err
 	}
 	if err := w.addAuditor(schema, loader); err != nil {
@@ -228,7 +228,7 @@ func (c *config) models() (cache.Models, error) {
 }
 
 // addWarmer adds the group that asks the model, where a view wants it.
-func (w *worker) addWarmer(schema *schemaGate) error {
+func (w *worker) addWarmer(schema *schemaGate, loader *consumers.Loader) error {
 	answers := answersView(w.views)
 	if answers == nil {
 		return nil
@@ -241,8 +241,12 @@ func (w *worker) addWarmer(schema *schemaGate) error {
 	if err != nil {
 		return err
 	}
+	counts, err := w.addTemplates(schema, loader, consumers.TemplatesOptions{View: answers, Models: models, Provider: model.Name()})
+	if err != nil {
+		return err
+	}
 	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
-		View: answers, Model: model, Models: models,
+		View: answers, Model: model, Models: models, Templates: counts,
 		KeepTruncated: w.AICacheTruncated, Budgets: w.budgets, Account: w.ai, Metrics: w.metrics, Log: w.log,
 	})
 	if err != nil {
@@ -280,8 +284,12 @@ func (w *worker) addUpkeep(schema *schemaGate, all map[string][]string) error {
 		byGroup[group] = append(byGroup[group], v)
 	}
 	for group, views := range byGroup {
+		topics := all[group]
+		if group == groupWarm {
+			topics = []string{event.TopicAI} // what begins templates drops no answer
+		}
 		confirmer, err := consumers.NewConfirmer(w.store, views, consumers.ConfirmerOptions{
-			Keys: w.keys, Groups: map[string][]string{group: all[group]}, Relay: w.relayRunID, Log: w.log,
+			Keys: w.keys, Groups: map[string][]string{group: topics}, Relay: w.relayRunID, Log: w.log,
 		})
 		if err != nil {
 			return fmt.Errorf("confirmer: %w", err)
@@ -330,7 +338,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 		Origins: w.CORSOrigins, TLSCert: w.TLSCert, TLSKey: w.TLSKey, MaxConns: w.MaxConns,
 		MaxWatchers: w.MaxWatchers, MaxPerCaller: w.WatchersPerCaller,
 		AdminToken: w.AdminToken, EventsToken: w.EventsToken, Limits: w.RateLimits, StaleFor: time.Duration(w.StaleFor),
-		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), Models: models, Spared: w.ai.HitOf,
+		Parts: w.parts.states, Instance: w.instance, Provider: model.Name(), Models: models, Spared: w.ai.HitOf, HotReads: w.AIRefreshReads,
 		Log: w.log, Registry: w.metrics, Version: programVersion,
 	})
 	if err != nil {
@@ -355,7 +363,7 @@ func (w *worker) addAPI(listener net.Listener) error {
 func (w *worker) addReporter() error {
 	o := consumers.ReporterOptions{Instance: w.instance, Roles: w.roles, Keys: w.keys, Staleness: w.staleness, Log: w.log, Metrics: w.metrics}
 	if w.plays(roleWorkers) {
-		o.Reads = groups(w.views)
+		o.Reads = groups(w.views, w.templates)
 		var topics []string
 		for _, ofGroup := range o.Reads {
 			topics = append(topics, ofGroup...)

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"mythiccache/cache/view"
+	"mythiccache/consumers"
+	"mythiccache/producers/stream"
+)
+
+// templateBatch is how many events one call of the templates' handler takes: each may
+// read rows.
+const templateBatch = 16
+
+// loadTemplates reads AI_WARM_FILE. Without one, Mythic's own views and the built-in
+// model have the built-in templates: a real model is paid for, and asked ahead only
+// what its operator wrote down.
+func loadTemplates(c *config, environment map[string]string) (*view.Templates, error) {
+	models, err := c.models()
+	if err != nil {
+		return nil, nil //nolint:nilerr // it is said of the models' own settings
+	}
+	if c.AIWarmFile == "" {
+		if c.ViewsFile != "" || c.LLMBaseURL != "" {
+			return nil, nil
+		}
+		templates, err := view.ParseTemplates("mythic_warm.yaml", view.MythicWarm(), c.views, nil)
+		if err != nil || consumers.CheckTemplates(templates, models) != nil {
+			return nil, err // its scope may not fit settings that were made without it in mind
+		}
+		return templates, nil
+	}
+	if answersView(c.views) == nil {
+		return nil, errors.New("AI_WARM_FILE: no view is answered by a model (load: model), so nothing can be asked ahead")
+	}
+	text, err := os.ReadFile(c.AIWarmFile)
+	if err != nil {
+		return nil, fmt.Errorf("AI_WARM_FILE: %w", err)
+	}
+	templates, err := view.ParseTemplates(c.AIWarmFile, text, c.views, variables(environment))
+	if err != nil {
+		return nil, fmt.Errorf("AI_WARM_FILE: %w", err)
+	}
+	if err := consumers.CheckTemplates(templates, models); err != nil {
+		return nil, fmt.Errorf("AI_WARM_FILE: %w", err)
+	}
+	return templates, nil
+}
+
+// variables looks up what a file calls ${NAME}. An empty one is not there.
+func variables(environment map[string]string) func(name string) (string, bool) {
+	return func(name string) (string, bool) {
+		value, ok := environment[name]
+		return value, ok && value != ""
+	}
+}
+
+// addTemplates adds what asks ahead, where there are templates. It begins once
+// PostgreSQL has judged their queries.
+func (w *worker) addTemplates(schema *schemaGate, loader *consumers.Loader, o consumers.TemplatesOptions) (*consumers.TemplateCounts, error) {
+	if len(w.templates.All()) == 0 {
+		return nil, nil
+	}
+	counts, err := consumers.NewTemplateCounts(w.templates.Names(), w.metrics)
+	if err != nil {
+		return nil, err
+	}
+	publisher, err := stream.NewPublisher(w.redis.dial, w.keys, stream.PublisherOptions{Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return nil, fmt.Errorf("templates: %w", err)
+	}
+	w.closers = append(w.closers, publisher.Close)
+	o.Templates, o.Publisher, o.Counts, o.Log = w.templates, publisher, counts, w.log
+	templates, err := consumers.NewTemplates(w.store, loader, o)
+	if err != nil {
+		return nil, fmt.Errorf("templates: %w", err)
+	}
+	consumer, err := stream.NewConsumer(w.redis.dial, w.keys, templates.Handle, stream.ConsumerOptions{
+		Group: groupWarm, Topics: w.templates.Topics(), Name: w.instance, BatchSize: templateBatch, Timeout: batchFor, Log: w.log, Metrics: w.metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("group %s: %w", groupWarm, err)
+	}
+	fit := &part{}
+	w.parts.watch("templates", func() error { return errors.Join(fit.Ready(), consumer.Ready()) })
+	w.consumers.add("templates", schema.after(func(ctx context.Context) error {
+		w.awaitTemplates(ctx, templates, fit)
+		return consumer.Run(ctx)
+	}))
+	return counts, nil
+}
+
+// awaitTemplates waits until the queries are right, and says what is wrong with them:
+// a table that they read may be still to come.
+func (w *worker) awaitTemplates(ctx context.Context, templates *consumers.Templates, fit *part) {
+	for {
+		err := templates.Check(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if fit.report(err) && err != nil {
+			w.log.Error().Err(err).Msg("templates cannot be used; nothing is asked ahead")
+		}
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookEvery):
+		}
+	}
+}
