@@ -12,7 +12,8 @@
 //     from before is Stale until Confirm has said that nothing is missing;
 //   - a limit admits no caller too many, however many ask at once, in however many
 //     processes;
-//   - everything it writes expires, but the views' own keys.
+//   - everything it writes expires, but the views' own keys and revocations, which
+//     are removed by SweepRevocations.
 //
 // How a fill that has become too old is kept out:
 //
@@ -38,7 +39,8 @@
 // Redis still accepts connections beside its successor, a value may be a Hit by
 // the confirmation of the other one.
 //
-// A Reader, which keeps entries in memory, may give what has just been changed as a
+// A Reader, which keeps entries in memory, keeps what came from the very Redis that tells
+// it of writes, and may give what has just been changed as a
 // Hit until Redis's word of that has come, and says so.
 //
 // A Store starts no goroutine; Close closes its connections. Waiters has one

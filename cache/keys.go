@@ -13,7 +13,7 @@ type keys struct{ prefix string }
 // entry names the one key that holds value, version, fence and lease.
 func (k keys) entry(name, key string) string { return k.prefix + name + ":{" + key + "}" }
 
-// view names the key with a view's own fence. It alone lives without a TTL.
+// view names the key with a view's own fence. It lives without a TTL.
 func (k keys) view(name string) string { return k.prefix + "view:" + name }
 
 // rate names a limiter's counter.
@@ -22,11 +22,15 @@ func (k keys) rate(rule, caller string) string {
 }
 
 // session names what is known of tokens: a session or its revocation by the hash, the
-// revocations of a jti and of a user by theirs.
+// revocations of a jti and of a user by theirs. Revocations live without a TTL.
 func (k keys) session(id string) string { return k.prefix + "session:{" + id + "}" }
 
 // revoked names the pub/sub channel of revocations.
 func (k keys) revoked() string { return k.prefix + "revoked" }
+
+// revocations names the index of what is revoked, by when it may be forgotten. It
+// lives without a TTL.
+func (k keys) revocations() string { return k.prefix + "revoked:index" }
 
 // report names what one process last said about itself.
 func (k keys) report(instance string) string { return k.prefix + "report:{" + instance + "}" }

@@ -22,17 +22,17 @@ type script struct {
 
 // scripts are all that the store runs.
 type scripts struct {
-	lease, renew, put, putAll, abandon, invalidate, fence, confirm, limit, revoke script
+	lease, renew, put, putAll, abandon, invalidate, fence, confirm, limit, revoke, sweep script
 }
 
 func (s *scripts) all() []*script {
-	return []*script{&s.lease, &s.renew, &s.put, &s.putAll, &s.abandon, &s.invalidate, &s.fence, &s.confirm, &s.limit, &s.revoke}
+	return []*script{&s.lease, &s.renew, &s.put, &s.putAll, &s.abandon, &s.invalidate, &s.fence, &s.confirm, &s.limit, &s.revoke, &s.sweep}
 }
 
 // loadScripts reads the embedded files.
 func loadScripts() (scripts, error) {
 	var s scripts
-	for i, name := range []string{"lease", "renew", "put", "put_all", "abandon", "invalidate", "fence", "confirm", "limit", "session_revoke"} {
+	for i, name := range []string{"lease", "renew", "put", "put_all", "abandon", "invalidate", "fence", "confirm", "limit", "session_revoke", "session_sweep"} {
 		one, err := loadScript(name)
 		if err != nil {
 			return scripts{}, err

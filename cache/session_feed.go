@@ -27,6 +27,7 @@ type Revocations struct {
 	anew  func()
 	began time.Time
 	alive atomic.Int64 // the last question that was answered, in nanoseconds since began; 0: none
+	last  atomic.Int64 // alive as it was when the subscription was lost
 }
 
 // NewRevocations makes a feed that calls heard with each revocation, and anew
@@ -44,13 +45,25 @@ func (r *Revocations) Hears() bool {
 	return alive != 0 && time.Since(r.began)-time.Duration(alive) < feedTrust
 }
 
+// LastHeard returns when the last question was asked that was answered; zero: none was.
+func (r *Revocations) LastHeard() time.Time {
+	last := max(r.alive.Load(), r.last.Load())
+	if last == 0 {
+		return time.Time{}
+	}
+	return r.began.Add(time.Duration(last))
+}
+
 // Run listens until the context ends, subscribing again whenever the connection is
 // lost. Call it once.
 func (r *Revocations) Run(ctx context.Context) error {
 	pause := firstPause
 	for ctx.Err() == nil {
 		lost := r.listen(ctx)
-		if r.alive.Swap(0) != 0 && ctx.Err() == nil {
+		alive := r.alive.Load()
+		r.last.Store(max(alive, r.last.Load()))
+		r.alive.Store(0)
+		if alive != 0 && ctx.Err() == nil {
 			pause = firstPause
 			r.store.log.Warn().Err(lost).Msg("lost the subscription to revocations; each token is looked up")
 		}

@@ -51,6 +51,25 @@ type Token struct {
 	Issued time.Time // zero: not known, and so before any revocation
 }
 
+// Name returns what is revoked: the hash of a token as its String writes it, or one of
+// the Names of the tokens that may be concerned.
+func (r Revocation) Name() string { return r.id }
+
+// Names returns by which names a revocation may concern the token, besides its hash.
+func (t Token) Names() []string {
+	var names []string
+	if t.Twin != (TokenHash{}) {
+		names = append(names, t.Twin.String())
+	}
+	if t.JTI != "" {
+		names = append(names, jtiID(t.JTI))
+	}
+	if t.Sub != "" {
+		names = append(names, subID(t.Sub))
+	}
+	return names
+}
+
 // Hits reports whether a revocation concerns a token.
 func (r Revocation) Hits(t Token) bool {
 	switch {
@@ -64,8 +83,11 @@ func (r Revocation) Hits(t Token) bool {
 }
 
 // Revoke stores revocations and announces them to the processes that remember
-// tokens, each in one step. Repeating one changes nothing; of two about a user the
-// later one says all. One whose tokens have expired is left out.
+// tokens, each in one step, also where Redis is full. Repeating one changes nothing;
+// of two about a user the later one says all. One whose tokens have expired is left out.
+//
+// A Redis that is short of memory throws away what has a TTL and is seldom read, which
+// is what revocations are: so they have none, and SweepRevocations removes them.
 func (s *Store) Revoke(ctx context.Context, revocations []Revocation) error {
 	now := s.peer.now()
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
@@ -75,7 +97,8 @@ func (s *Store) Revoke(ctx context.Context, revocations []Revocation) error {
 				until = r.At.Add(RevokedFor)
 			}
 			if until.After(now) {
-				call(ctx, p, &s.scripts.revoke, []string{s.keys.session(r.id)}, r.At.UnixMilli(), until.UnixMilli(), s.keys.revoked(), r.encode())
+				call(ctx, p, &s.scripts.revoke, []string{s.keys.session(r.id), s.keys.revocations()},
+					r.At.UnixMilli(), until.UnixMilli(), r.id, s.keys.revoked(), r.encode())
 			}
 		}
 	})

@@ -113,6 +113,9 @@ func (s *Store) Close() error { return s.client.Close() }
 // lease must be done before that.
 func (s *Store) FenceTTL() time.Duration { return s.fenceTTL }
 
+// StaleFor returns how long past its TTL a value may still be served as Stale.
+func (s *Store) StaleFor() time.Duration { return s.staleFor }
+
 // Client returns the store's client, for what has no operation here.
 func (s *Store) Client() redis.UniversalClient { return s.client }
 

@@ -128,6 +128,11 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 	if err := w.addGroup(schema, groupInvalidate, []string{event.TopicSession}, sessions.Handle, stream.ConsumerOptions{}); err != nil {
 		return err
 	}
+	sweeper, err := consumers.NewSweeper(w.store, consumers.SweeperOptions{Log: w.log, Metrics: w.metrics})
+	if err != nil {
+		return fmt.Errorf("sweeper: %w", err)
+	}
+	w.consumers.add("revocations", sweeper.Run)
 	changes := slices.DeleteFunc(slices.Clone(all[groupInvalidate]), func(topic string) bool { return topic == event.TopicSession })
 	if err := w.addGroup(schema, groupInvalidate, changes, invalidator.Handle, stream.ConsumerOptions{}); err != nil {
 		return err
