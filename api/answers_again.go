@@ -15,7 +15,8 @@ import (
 // often an answer is asked for counts in its last tenth alone, and in this process:
 // one that nobody wants any more by then is not made again, however many wanted it once.
 type hotAnswers struct {
-	reads int // in the last tenth of an answer's life, after which it is hot; 0: none ever is
+	reads int           // in the last part of an answer's life, after which it is hot; 0: none ever is
+	part  time.Duration // of its life: the tenth
 
 	mu    sync.Mutex
 	known map[string]*heat // by key
@@ -35,12 +36,12 @@ const (
 )
 
 func newHotAnswers(reads int) *hotAnswers {
-	return &hotAnswers{reads: reads, known: map[string]*heat{}}
+	return &hotAnswers{reads: reads, part: hotPart, known: map[string]*heat{}}
 }
 
 // read counts a reader, and reports whether it is the one who makes the answer hot.
 func (h *hotAnswers) read(e cache.Entry, now time.Time) bool {
-	if h.reads <= 0 || e.FreshUntil.Sub(now) > e.FreshUntil.Sub(e.Saved)/hotPart {
+	if h.reads <= 0 || e.FreshUntil.Sub(now) > e.FreshUntil.Sub(e.Saved)/h.part {
 		return false
 	}
 	h.mu.Lock()

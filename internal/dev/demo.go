@@ -18,6 +18,7 @@ type demo struct {
 	user string // a clerk_user_id that has books and a run
 	run  string // a run of that user's
 	book string // the id of a book of theirs
+	page string // the profile that the run is about
 }
 
 // readDemo finds a user to show. Which one it is follows from the rows, so that
@@ -30,12 +31,12 @@ func readDemo(ctx context.Context, url string) (demo, error) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	var d demo
 	err = conn.QueryRow(ctx, `
-		SELECT u.clerk_user_id, s.run_id, min(b.id::text)
+		SELECT u.clerk_user_id, s.run_id, min(b.id::text), coalesce(min(regexp_replace(s.instagram_url, '^.*/', '')), 'somebody')
 		FROM users u JOIN processing_sessions s ON s.user_id = u.id JOIN books b ON b.user_id = u.id
 		WHERE u.clerk_user_id IS NOT NULL
 		GROUP BY u.clerk_user_id, s.run_id
 		ORDER BY bool_or(s.status = 'processing') DESC, length(s.run_id), s.run_id
-		LIMIT 1`).Scan(&d.user, &d.run, &d.book)
+		LIMIT 1`).Scan(&d.user, &d.run, &d.book, &d.page)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return demo{}, errors.New("the database holds no user with both a run and a book to show")
 	}
@@ -59,7 +60,7 @@ func (d demo) print(w io.Writer, e environment, v *servers, base string) error {
 		return fmt.Errorf("the text of what to try: %w", err)
 	}
 	return try.Execute(w, map[string]string{
-		"Base": base, "Credential": credential, "User": d.user, "Run": d.run, "Book": d.book,
+		"Base": base, "Credential": credential, "User": d.user, "Run": d.run, "Book": d.book, "Page": d.page,
 		"Events": e["EVENTS_TOKEN"], "Admin": e["ADMIN_TOKEN"],
 		"Database": v.databaseURL, "Redis": v.redisURL, "Psql": v.psql(), "RedisCLI": v.redisCLI(),
 	})

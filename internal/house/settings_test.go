@@ -113,7 +113,7 @@ func TestComposeKeepsTheContract(t *testing.T) {
 	}
 	for _, name := range known {
 		// These say where things are, and inside the container that is fixed.
-		fixed := []string{"DATABASE_LISTEN_URL", "HTTP_ADDR", "VIEWS_FILE", "AUTH_JWKS", "AI_CACHE_KEY"}
+		fixed := []string{"DATABASE_LISTEN_URL", "HTTP_ADDR", "VIEWS_FILE", "AI_WARM_FILE", "AUTH_JWKS", "AI_CACHE_KEY"}
 		if _, ok := c.Services["worker"].Environment[name]; !ok && !slices.Contains(fixed, name) {
 			t.Errorf("%s does not reach the worker", name)
 		}
