@@ -112,42 +112,65 @@ func (m Models) Sharing() bool { return len(m.shared) > 0 }
 // Meant is Request for who has been let in already: a name that is not configured is
 // taken for a model's.
 func (m Models) Meant(body json.RawMessage) (request json.RawMessage, err error) {
-	request, _, _, err = m.meant(body)
-	return request, err
+	q, _, err := m.question(body)
+	return q.Request, err
 }
 
 // Request is ChatRequest with the model that is meant in place of the name under
 // which it was asked for, so that one question has one key. It returns the model too.
 // A name that is not configured is refused, wrapping ErrModel.
 func (m Models) Request(body json.RawMessage) (request json.RawMessage, model string, err error) {
-	request, model, known, err := m.meant(body)
+	q, err := m.Question(body)
+	return q.Request, q.Model, err
+}
+
+// Question is a request that has been read.
+type Question struct {
+	Request json.RawMessage // as AnswerKey returns it
+	Model   string          // that is meant
+}
+
+// Question is Request, without what changes nothing of the answer.
+func (m Models) Question(body json.RawMessage) (Question, error) {
+	q, known, err := m.question(body)
 	if err == nil && !known {
 		err = fmt.Errorf("%w: %w", ErrRequest, ErrModel)
 	}
 	if err != nil {
-		return nil, "", err
+		return Question{}, err
 	}
-	return request, model, nil
+	return q, nil
 }
 
-// meant returns a request with the model that is meant, and whether its name is
-// configured.
-func (m Models) meant(body json.RawMessage) (request json.RawMessage, model string, known bool, err error) {
-	request, err = ChatRequest(body, m.fallback)
+// Key is AnswerKey of the question.
+func (q Question) Key(provider, scope string) (string, error) {
+	if err := checkNames(provider, scope); err != nil {
+		return "", err
+	}
+	return keyOfAnswer(provider, scope, q.Request), nil
+}
+
+// OneTimeKey is the package's OneTimeKey of the question.
+func (q Question) OneTimeKey(provider, scope, nonce string) (string, error) {
+	shared, err := q.Key(provider, scope)
 	if err != nil {
-		return nil, "", false, err
+		return "", err
 	}
-	var members map[string]json.RawMessage
-	var name string
-	if err := errors.Join(json.Unmarshal(request, &members), json.Unmarshal(members["model"], &name)); err != nil {
-		return nil, "", false, fmt.Errorf("%w: model is not a name", ErrRequest)
+	return oneTimeKey(shared, nonce)
+}
+
+// question reads a request, and reports whether the name of its model is configured.
+func (m Models) question(body []byte) (q Question, known bool, err error) {
+	all, name, err := readChat(body, m.fallback)
+	if err != nil {
+		return Question{}, false, err
 	}
-	if model, known = m.Resolve(name); !known || model == name {
-		return request, name, known, nil
+	model, known := m.Resolve(name)
+	switch {
+	case !known:
+		model = name
+	case model != name:
+		all = all.with("model", canonicalString(model))
 	}
-	members["model"] = canonicalString(model)
-	if request, err = json.Marshal(members); err != nil {
-		return nil, "", false, fmt.Errorf("%w: the request cannot be written", ErrRequest)
-	}
-	return request, model, true, nil
+	return Question{Request: all.without(unasked...).object(), Model: model}, known, nil
 }

@@ -36,72 +36,67 @@ const AnswerRefused = "refused: "
 // ChatRequest makes the request that is sent to the model of what an app or a
 // caller wrote: a chat request as OpenAI's API takes it, or the same with
 // "prompt" in place of "messages", which stands for one message of the user. A
-// request that names no model is given the default one.
+// request that names no model is given the default one. It is in canonical form.
 //
 // It refuses, wrapping ErrRequest, what could not be served rightly: no messages,
 // no model, more than one choice.
 func ChatRequest(body json.RawMessage, defaultModel string) (json.RawMessage, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(body, &members); err != nil || members == nil {
-		return nil, fmt.Errorf("%w: the request is not a JSON object", ErrRequest)
-	}
-	// A name that comes twice has been folded by now; look at the text itself.
-	if _, err := canonicalObject(body); err != nil {
-		return nil, err
-	}
-	if err := takePrompt(members); err != nil {
-		return nil, err
-	}
-	var messages []json.RawMessage
-	if err := json.Unmarshal(members["messages"], &messages); err != nil || len(messages) == 0 {
-		return nil, fmt.Errorf("%w: neither prompt nor messages say what is asked", ErrRequest)
-	}
-	if err := takeModel(members, defaultModel); err != nil {
-		return nil, err
-	}
-	if n, ok := members["n"]; ok && !isNull(n) && string(n) != "1" {
-		return nil, fmt.Errorf("%w: n is not 1; an answer has one choice", ErrRequest)
-	}
-	request, err := json.Marshal(members)
+	all, _, err := readChat(body, defaultModel)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the request cannot be written", ErrRequest)
+		return nil, err
 	}
-	return request, nil
+	return all.object(), nil
+}
+
+// readChat is ChatRequest; it returns the model's name too.
+func readChat(body []byte, defaultModel string) (all members, model string, err error) {
+	if all, err = readMembers(body); err != nil {
+		return nil, "", err
+	}
+	if all, err = takePrompt(all); err != nil {
+		return nil, "", err
+	}
+	if messages := all.get("messages"); len(messages) < len("[0]") || messages[0] != '[' {
+		return nil, "", fmt.Errorf("%w: neither prompt nor messages say what is asked", ErrRequest)
+	}
+	if all, model, err = takeModel(all, defaultModel); err != nil {
+		return nil, "", err
+	}
+	if n := all.get("n"); n != nil && !isNull(n) && string(n) != "1" {
+		return nil, "", fmt.Errorf("%w: n is not 1; an answer has one choice", ErrRequest)
+	}
+	return all, model, nil
 }
 
 // takePrompt turns a prompt into messages.
-func takePrompt(members map[string]json.RawMessage) error {
-	raw, ok := members["prompt"]
-	if !ok {
-		return nil
+func takePrompt(all members) (members, error) {
+	prompt := all.get("prompt")
+	switch {
+	case prompt == nil:
+		return all, nil
+	case all.get("messages") != nil:
+		return nil, fmt.Errorf("%w: prompt and messages exclude one another", ErrRequest)
+	case prompt[0] != '"' || len(prompt) == len(`""`):
+		return nil, fmt.Errorf("%w: prompt is not a text", ErrRequest)
 	}
-	if _, both := members["messages"]; both {
-		return fmt.Errorf("%w: prompt and messages exclude one another", ErrRequest)
-	}
-	var prompt string
-	if err := json.Unmarshal(raw, &prompt); err != nil || prompt == "" {
-		return fmt.Errorf("%w: prompt is not a text", ErrRequest)
-	}
-	delete(members, "prompt")
-	members["messages"] = json.RawMessage(`[{"role":"user","content":` + string(raw) + `}]`)
-	return nil
+	messages := append(append([]byte(`[{"content":`), prompt...), `,"role":"user"}]`...)
+	return all.without("prompt").with("messages", messages), nil
 }
 
-// takeModel fills in the default model.
-func takeModel(members map[string]json.RawMessage, defaultModel string) error {
-	raw, ok := members["model"]
-	if ok && !isNull(raw) {
+// takeModel fills in the default model, and returns the name of the one there is.
+func takeModel(all members, defaultModel string) (members, string, error) {
+	raw := all.get("model")
+	if raw != nil && !isNull(raw) {
 		var model string
 		if err := json.Unmarshal(raw, &model); err != nil || model == "" {
-			return fmt.Errorf("%w: model is not a name", ErrRequest)
+			return nil, "", fmt.Errorf("%w: model is not a name", ErrRequest)
 		}
-		return nil
+		return all, model, nil
 	}
 	if defaultModel == "" {
-		return fmt.Errorf("%w: it names no model, and there is no default one", ErrRequest)
+		return nil, "", fmt.Errorf("%w: it names no model, and there is no default one", ErrRequest)
 	}
-	members["model"] = canonicalString(defaultModel)
-	return nil
+	return all.with("model", canonicalString(defaultModel)), defaultModel, nil
 }
 
 func isNull(raw json.RawMessage) bool { return bytes.Equal(raw, []byte("null")) }

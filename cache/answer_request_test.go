@@ -18,8 +18,8 @@ func TestChatRequest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if canonical, err := canonicalObject(request); err != nil || string(canonical) != c.want {
-				t.Errorf("the request is %s (%v), not %s", canonical, err, c.want)
+			if all, err := readMembers(request); err != nil || string(all.object()) != c.want || string(request) != c.want {
+				t.Errorf("the request is %s (%v), not %s", request, err, c.want)
 			}
 		})
 	}
