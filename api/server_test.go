@@ -74,6 +74,26 @@ func TestAPanicStaysInside(t *testing.T) {
 	w.check(r, &answer{Response: recorded.Result(), body: recorded.Body.Bytes()})
 }
 
+// TestAPanicInTheMidstOfAnAnswerBreaksItOff: by ending as usual, the part that has been
+// sent would look like all of it.
+func TestAPanicInTheMidstOfAnAnswerBreaksItOff(t *testing.T) {
+	w := begin(t)
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.server.serve(rw, r, w.server.other, func(x *exchange) error {
+			_, _ = x.Write([]byte("[1,"))
+			if err := http.NewResponseController(x).Flush(); err != nil {
+				t.Error(err)
+			}
+			panic("secret")
+		})
+	}))
+	defer front.Close()
+	r, _ := http.NewRequest(http.MethodGet, front.URL, http.NoBody)
+	if a, err := send(r); err == nil || a == nil || string(a.body) != "[1," {
+		t.Errorf("%v %v", a, err)
+	}
+}
+
 // TestServeFinishesWhatIsInFlight ends the context while a request waits for a
 // fill, which then comes.
 func TestServeFinishesWhatIsInFlight(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,21 +88,9 @@ func (w *watches) newFeed(x *exchange) *feed {
 	life := w.times.life - rand.N(w.times.life/10+1)
 	return &feed{
 		of: w, caller: x.caller, shown: shownBy(x), done: make(chan struct{}),
-		sent:  lastEvent(x.request.Header["Last-Event-Id"]),
+		sent:  strings.Join(x.request.Header["Last-Event-Id"], ""),
 		hello: true, sending: true, until: time.Now().Add(life),
 	}
-}
-
-// longestTag is more than any tag of ours has, in bytes.
-const longestTag = 64
-
-// lastEvent reads Last-Event-ID. What is no tag of ours is not kept for as long as the
-// stream lasts.
-func lastEvent(values []string) string {
-	if len(values) != 1 || len(values[0]) > longestTag {
-		return ""
-	}
-	return values[0]
 }
 
 // open sends the header and what there is to be sent. Where the connection can be
