@@ -46,9 +46,10 @@ local function value_of(head) return sub(head, 3, 38) .. sub(head, 53, 58) end
 
 local function lease(token, deadline) return token .. struct.pack('>I6', deadline) end
 
--- An entry without a value.
-local function fence(version, lease)
-  return SCHEMA .. 'f' .. version .. lease .. NO_VALUE
+-- An entry without a value. What says when it was written stands where a value says
+-- when it was saved; it may be left out.
+local function fence(version, lease, written)
+  return SCHEMA .. 'f' .. version .. lease .. (written or NO_VALUE)
 end
 
 -- Whether version a is above b. Not by < on the strings: Lua compares by

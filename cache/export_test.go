@@ -15,10 +15,22 @@ func (r *Reader) Heard() time.Time { return r.near.began.Add(time.Duration(r.nea
 func (r *Reader) Held() (entries int, bytes int64) { return r.near.held() }
 
 // Alone returns how many a reader has admitted without Redis.
-func (r *Reader) Alone() uint64 { return r.alone.Load() }
+func (r *Reader) Alone() uint64 { return r.allowances.withoutRedis.Load() }
 
 // Waiting returns how many reads wait to be sent.
 func (r *Reader) Waiting() int { return len(r.pipeline.queue) }
+
+// Ahead returns how many admissions a reader holds that were taken ahead, over or not.
+func (r *Reader) Ahead(l *Limit) int {
+	k := limitKey{l.Rule, l.Caller}
+	s := r.allowances.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.of(k); known != nil {
+		return known.left
+	}
+	return 0
+}
 
 // TakeAhead asks the limiter as a process does that takes admissions ahead, and returns
 // how many it was given.

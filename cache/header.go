@@ -29,7 +29,7 @@ const (
 	offVersion  = 2  // text form of the version of the value, or of the fence
 	offToken    = 38 // who holds the lease; zeros: nobody; pauseToken: nobody, nor may anybody yet
 	offDeadline = 46 // until when
-	offSaved    = 52
+	offSaved    = 52 // of a fence: when the change came, or zero
 	offFresh    = 58 // fresh until
 	offCost     = 64 // microseconds that loading took
 	offRun      = 68 // first 4 bytes of the run_id under which the value was put

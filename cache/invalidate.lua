@@ -12,6 +12,7 @@
 
 local grace = ARGV[1] -- as it came: to write a number takes longer than all else here
 local ms = math.floor(now() / 1000)
+local written = struct.pack('>I6', ms) .. sub(NO_VALUE, 7)
 local marks = {}
 
 -- Where a key is not there, it takes one command to look and to write; but that
@@ -25,7 +26,7 @@ local fences = {}
 local function bare(version)
   local text = fences[version]
   if not text then
-    text = fence(version, NO_LEASE)
+    text = fence(version, NO_LEASE, written)
     fences[version] = text
   end
   return text
@@ -46,7 +47,7 @@ local function forget(key)
   if state_of(head) == 'f' and lease_of(head) == left then
     return '0'
   end
-  call('SET', key, fence(version_of(head), left), 'PX', grace)
+  call('SET', key, fence(version_of(head), left, written), 'PX', grace)
   return mark_of(head)
 end
 
@@ -79,7 +80,7 @@ local function outdate(key, version)
   if held == NO_LEASE then
     call('PSETEX', key, grace, bare(version))
   else
-    call('PSETEX', key, grace + math.max(deadline_of(head) - ms, 0), fence(version, held))
+    call('PSETEX', key, grace + math.max(deadline_of(head) - ms, 0), fence(version, held, written))
   end
   return mark_of(head)
 end

@@ -3,6 +3,7 @@ package cache
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,8 @@ type limitKey struct{ rule, caller string }
 type allowances struct {
 	seed   maphash.Seed
 	shards [aheadShard]allowanceShard
+
+	withoutRedis atomic.Uint64 // admissions by this process's own count
 }
 
 type allowanceShard struct {
@@ -168,6 +171,7 @@ func (a *allowances) alone(l *Limit, now time.Time) Admission {
 		said.RetryAfter = ahead - burst
 	} else {
 		known.arrival, said.Allowed = now.Add(ahead), true
+		a.withoutRedis.Add(1)
 	}
 	said.Reset = known.arrival.Sub(now)
 	said.Remaining = int((burst - said.Reset) / interval)

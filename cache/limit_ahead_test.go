@@ -203,3 +203,99 @@ func TestALimitHoldsWithoutRedis(t *testing.T) {
 		t.Error("another caller was refused")
 	}
 }
+
+// TestWhatIsOutIsKeptFromTheNextToo has admissions given in one life and used in the
+// next: they count in that as well, or else the limiter would fill up meanwhile.
+func TestWhatIsOutIsKeptFromTheNextToo(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	// One each 200 ms, 200 at once; what is taken ahead is good for a second.
+	limit := cache.Limit{Rule: "r", Count: 200, Per: 40 * time.Second}
+	take := func(asked, later int) int {
+		t.Helper()
+		n, err := s.TakeAhead(t.Context(), limit, asked, later)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for attempt := range 10 {
+		limit.Caller = strconv.Itoa(attempt)
+		begun := time.Now()
+		take(1, 20)
+		<-time.After(800 * time.Millisecond)
+		take(1, 20)
+		second := time.Since(begun)
+		<-time.After(time.Until(begun.Add(1600 * time.Millisecond)))
+		n := take(200, 0)
+		if second > 950*time.Millisecond || time.Since(begun) > 1900*time.Millisecond {
+			continue // too late to tell
+		}
+		if n != 160 {
+			t.Errorf("%d beside the 40 that have been given, half of which is out", n)
+		}
+		return
+	}
+	t.Fatal("the machine is too slow to tell")
+}
+
+// TestWhatWasTakenAheadIsOver once its life is: by then another may have been given it.
+func TestWhatWasTakenAheadIsOver(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	r := newReader(t, s, 1<<20)
+	put(t, s, "a", at(20), "body")
+	settle(t, r, book("a"))
+	// One each hour, 40 at once, of which four may be taken ahead for a second.
+	limit := cache.Limit{Rule: "r", Count: 40, Per: 40 * time.Hour}
+	testserver.Eventually(t, "something in hand", func() error {
+		limit.Caller += "x"
+		for range 4 {
+			admit(t, r, &limit)
+		}
+		if r.Ahead(&limit) == 0 {
+			return errWrong
+		}
+		return nil
+	})
+	<-time.After(2100 * time.Millisecond)
+	if n, err := s.TakeAhead(t.Context(), limit, limit.Count, 0); err != nil || n == 0 {
+		t.Fatal(n, err)
+	}
+	if r.Ahead(&limit) == 0 {
+		t.Error("nothing is in hand any more, so this tries nothing")
+	}
+	if a := admit(t, r, &limit); a.Allowed {
+		t.Errorf("by what was over, although another has had all: %+v", a)
+	}
+}
+
+// TestALimiterThatMayNotWriteFailsOpen has Redis become a replica: it still answers who
+// reads, and refuses the limiter.
+func TestALimiterThatMayNotWriteFailsOpen(t *testing.T) {
+	t.Parallel()
+	server, other := newPrimary(t), newPrimary(t)
+	s := newStore(t, server, cache.Options{})
+	put(t, s, "a", at(20), "body")
+	for _, nearBytes := range []int64{0, 1 << 20} {
+		r := newReader(t, s, nearBytes)
+		q := book("a")
+		q.Limit = &cache.Limit{Caller: strconv.FormatInt(nearBytes, 10), Rule: "r", Count: 3, Per: 24 * time.Hour}
+		replicate(t, other, server)
+		promote(t, other)
+		replicate(t, server, other)
+		if nearBytes > 0 {
+			settle(t, r, book("a"))
+		}
+		for n := range 4 {
+			got := readBy(t, r, q)
+			if got.Admission.Allowed != (n < 3) || (got.Status == cache.Hit) != got.Admission.Allowed {
+				t.Errorf("near %d, %d: %s, %+v", nearBytes, n, summary(got), got.Admission)
+			}
+		}
+		if r.Alone() != 3 {
+			t.Errorf("%d were admitted without Redis", r.Alone())
+		}
+		promote(t, server)
+	}
+}

@@ -28,7 +28,8 @@ import (
 // so long, some fractions of a millisecond, an old entry may still be a Hit here.
 //
 // An era begins with the first sign of life on a new link and ends with its loss. What
-// was read in an era counts as a Hit in that era alone, and only while a sign of life
+// was read in an era from the Redis at the link's other end counts as a Hit in that era
+// alone, while the store's connections lead there too, and only while a sign of life
 // is not older than aliveFor: what Redis had to tell before it was asked for that sign
 // has been told. (A process that was stopped and goes on finds its last one too old,
 // and so asks Redis, whatever still waits in the link.) Afterwards it is kept, for who
@@ -47,6 +48,8 @@ type near struct {
 
 	hits, passed, struck atomic.Uint64
 	lag                  prometheus.Histogram
+	clock                func() time.Time // of Redis
+	staleness            prometheus.Histogram
 }
 
 // era is one life of the link.
@@ -69,10 +72,10 @@ type knownView struct {
 	in *era
 }
 
-func newNear(names keys, views []*view.View, bytes int64) *near {
+func newNear(names keys, views []*view.View, bytes int64, clock func() time.Time) *near {
 	n := &near{
 		keys: names, most: max(bytes/nearShards, 1), seed: maphash.MakeSeed(), began: time.Now(),
-		views: map[string]*nearView{}, lag: newLag(),
+		views: map[string]*nearView{}, lag: newLag(), clock: clock, staleness: newNearStaleness(),
 	}
 	for _, v := range views {
 		n.views[v.Name] = &nearView{}
@@ -137,10 +140,12 @@ func (n *near) end(k waitKey, m mark, l *look, err error) {
 		n.compare(k, l, err)
 		return
 	}
-	if err != nil || !l.known {
+	// Of what another Redis holds than the one that the link leads to nobody would tell.
+	if err != nil || !l.known || !signedBy(l.whose, m.in.runID) {
 		n.shard(k).end(k, m.key, nil)
 		return
 	}
+	n.measure(k, l)
 	v := n.views[k.view]
 	v.mu.Lock()
 	if v.writes == m.writes && n.era.Load() == m.in {
@@ -176,7 +181,7 @@ func (n *near) compare(k waitKey, l *look, err error) {
 	v.mu.Unlock()
 	s := n.shard(k)
 	if old := s.use(k); old != nil && (l.err != nil || l.header.state == stateFence || newer(&l.entry, &old.entry)) {
-		s.drop(k)
+		s.drop(k, nil)
 	}
 }
 
@@ -195,13 +200,13 @@ func (n *near) written(name string) {
 	}
 	if of, key, ok := strings.Cut(rest, ":{"); ok {
 		k := waitKey{of, strings.TrimSuffix(key, "}")}
-		n.shard(k).drop(k)
+		n.shard(k).drop(k, n.clock)
 	}
 }
 
 // announced drops what is kept of a key before anybody is answered with what was just
 // announced of it: it may be newer, and Redis's own word of that not have come yet.
-func (n *near) announced(k waitKey) { n.shard(k).drop(k) }
+func (n *near) announced(k waitKey) { n.shard(k).drop(k, n.clock) }
 
 func (v *nearView) drop() {
 	v.mu.Lock()

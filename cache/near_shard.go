@@ -1,6 +1,9 @@
 package cache
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // nearShard is a part of what is kept near, with a lock of its own. Entries that are
 // new stand in a short queue and leave from its end, unless they have been read again
@@ -14,7 +17,8 @@ type nearShard struct {
 	marks   map[waitKey]*struckOut
 	fresh   ring // of new ones
 	main    ring
-	most    int64 // bytes
+	most    int64            // bytes
+	gone    map[waitKey]gone // what was written and dropped, until it is read again
 }
 
 // freshPart of the bytes belong to new entries.
@@ -52,6 +56,7 @@ type struckOut struct {
 
 func (s *nearShard) init(most int64) {
 	s.entries, s.marks, s.most = map[waitKey]*kept{}, map[waitKey]*struckOut{}, most
+	s.gone = map[waitKey]gone{}
 	s.fresh.init()
 	s.main.init()
 }
@@ -138,8 +143,9 @@ func (s *nearShard) shrink() {
 	}
 }
 
-// drop removes an entry, and strikes out the mark of those who are reading it.
-func (s *nearShard) drop(k waitKey) {
+// drop removes an entry, and strikes out the mark of those who are reading it. Where it
+// is told a clock, it notes when that was.
+func (s *nearShard) drop(k waitKey, clock func() time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.marks[k]; m != nil {
@@ -147,6 +153,9 @@ func (s *nearShard) drop(k waitKey) {
 	}
 	if old := s.entries[k]; old != nil {
 		s.remove(old)
+		if clock != nil {
+			s.note(k, gone{at: clock(), saved: old.entry.Saved})
+		}
 	}
 }
 

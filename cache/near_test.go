@@ -63,7 +63,7 @@ func TestWhatIsReadAgainComesFromMemory(t *testing.T) {
 	if counts := s.Counts()["books"]; counts.Hits < 10 {
 		t.Errorf("counts %+v", counts)
 	}
-	// One that has seen the transaction will do; one that has not is no longer kept.
+	// One that has seen the transaction will do. One that has not will not, but does for others.
 	q := book("a")
 	q.MinXid = &cache.MinXid{Xid: 19}
 	if got := readBy(t, r, q); !got.Near {
@@ -72,6 +72,9 @@ func TestWhatIsReadAgainComesFromMemory(t *testing.T) {
 	q.MinXid = &cache.MinXid{Xid: 20}
 	if got := readBy(t, r, q); got.Near || got.Why != cache.WhyMinXid {
 		t.Errorf("not seen: %s", summary(got))
+	}
+	if got := readBy(t, r, book("a")); !got.Near || got.Status != cache.Hit {
+		t.Errorf("after a question that nobody can answer: near %t, %s", got.Near, summary(got))
 	}
 }
 

@@ -79,7 +79,32 @@ func (s *Store) onConnect(ctx context.Context, conn *redis.Conn) error {
 		return errors.New("greet redis: INFO server has no run_id")
 	}
 	s.meet(runID, clock.Val(), sent)
+	return sign(ctx, conn, runID)
+}
+
+// sign gives a connection a name that ends with the run_id of the Redis at its other
+// end, so that whoever reads over it can ask with the same breath whose answer it is
+// (see batch.send): a Redis that was replaced may go on answering over connections
+// that were there before. Where names are not allowed, nothing is kept in memory.
+func sign(ctx context.Context, conn *redis.Conn, runID string) error {
+	name, err := conn.ClientGetName(ctx).Result()
+	if err == nil || errors.Is(err, redis.Nil) {
+		err = conn.ClientSetName(ctx, name+signMark+runID).Err()
+	}
+	var said redis.Error
+	if err != nil && !errors.As(err, &said) {
+		return fmt.Errorf("greet redis: %w", err)
+	}
 	return nil
+}
+
+// signMark stands in a connection's name before the run_id.
+const signMark = "@"
+
+// signedBy reports whether a connection's name ends with a run_id.
+func signedBy(name []byte, runID string) bool {
+	mark := len(name) - runIDLen - len(signMark)
+	return mark >= 0 && string(name[mark:mark+len(signMark)]) == signMark && string(name[mark+len(signMark):]) == runID
 }
 
 // meet takes note of the process that a new connection leads to.

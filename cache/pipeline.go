@@ -59,7 +59,8 @@ type look struct {
 	header header
 	err    error // errCorrupt: nothing that counts
 	whole  viewKey
-	known  bool // whether the view has a key
+	known  bool   // whether the view has a key
+	whose  []byte // the name of the connection over which it came: see signedBy; good until all are answered
 }
 
 func newPipeline(s *Store, a *allowances, n *near) *pipeline {

@@ -21,6 +21,7 @@ type batch struct {
 	names []any                // MGET and the keys
 	found [][]byte
 	reply bulks
+	whose bulks // the connection's name
 
 	limits map[limitKey]*asking
 	order  []*asking // as the script has them
@@ -58,6 +59,7 @@ func (b *batch) reset() {
 	clear(b.views)
 	clear(b.limits)
 	b.reply.reset()
+	b.whose.reset()
 }
 
 // add takes in a reading.
@@ -145,25 +147,53 @@ func ofConnection(err error) bool {
 
 func (b *batch) send(ctx context.Context) error {
 	b.reply.reset()
+	b.whose.reset()
 	b.sent = time.Now()
 	p := b.of.store.client.Pipeline()
 	var limited *redis.Cmd
 	if len(b.order) > 0 {
 		limited = b.callLimiter(ctx, p)
 	}
-	if len(b.names) > 1 {
-		_ = p.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.reply, b.names...)) // it is only queued here
+	if len(b.names) > 1 { // what is processed is only queued here
+		if b.of.near != nil {
+			_ = p.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.whose, "client", "getname"))
+		}
+		_ = p.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.reply, b.names...))
 	}
-	if _, err := p.Exec(ctx); err != nil {
+	_, err := p.Exec(ctx)
+	refused := limited != nil && refuses(limited.Err())
+	if err != nil && !refused {
 		return err
 	}
 	if err := b.readEntries(); err != nil {
 		return err
 	}
-	if limited != nil {
+	switch {
+	case limited == nil:
+		return nil
+	case refused:
+		b.admitAlone()
+		return nil
+	default:
 		return b.readLimiter(limited)
 	}
-	return nil
+}
+
+// refuses reports whether Redis has run the rest of a batch but not the limiter, for it
+// may not write (READONLY of one that was made a replica, MISCONF of one whose disk is
+// full).
+func refuses(err error) bool {
+	return err != nil && !ofConnection(err) && !redis.HasErrorPrefix(err, "NOSCRIPT")
+}
+
+// admitAlone admits by this process's own count, as it does while Redis is away.
+func (b *batch) admitAlone() {
+	now := time.Now()
+	for _, of := range b.order {
+		for _, r := range of.readings {
+			r.admission = b.of.allowances.alone(of.limit, now)
+		}
+	}
 }
 
 // callLimiter adds the script for all callers that it is to be asked about.
@@ -215,7 +245,12 @@ func (b *batch) readEntries() error {
 	if err := b.reply.values(found); err != nil {
 		return err
 	}
+	var whose []byte
+	if b.of.near != nil {
+		whose = b.whose.value()
+	}
 	for k, p := range b.looks {
+		p.whose = whose
 		p.whole, p.known = decodeViewKey(string(found[p.view]))
 		// A copy, since an entry outlives the buffer, and the near cache counts it alone.
 		p.entry, p.header, p.err = decodeEntry(k.view, k.key, append([]byte(nil), found[p.at]...))

@@ -73,20 +73,37 @@ func (b *bulks) values(values [][]byte) error {
 		return fmt.Errorf("%w: %q in place of %d values", errOddReply, line, len(values))
 	}
 	for i := range values {
-		if line, rest, ok = cutLine(rest); !ok || len(line) == 0 {
-			return errOddReply
+		var err error
+		if values[i], rest, err = cutValue(rest); err != nil {
+			return err
 		}
-		if line[0] == '_' || string(line) == "$-1" { // nil in RESP3, and in RESP2
-			values[i] = nil
-			continue
-		}
-		n, err := strconv.Atoi(string(line[1:]))
-		if line[0] != '$' || err != nil || n < 0 || n+2 > len(rest) {
-			return fmt.Errorf("%w: %q in place of a value", errOddReply, line)
-		}
-		values[i], rest = rest[:n:n], rest[n+2:]
 	}
 	return nil
+}
+
+// value reads one string; nil where there is none.
+func (b *bulks) value() []byte {
+	value, _, err := cutValue(b.bytes)
+	if err != nil {
+		return nil
+	}
+	return value
+}
+
+// cutValue reads a string, or nil for one that is not there.
+func cutValue(b []byte) (value, rest []byte, err error) {
+	line, rest, ok := cutLine(b)
+	if !ok || len(line) == 0 {
+		return nil, nil, errOddReply
+	}
+	if line[0] == '_' || string(line) == "$-1" { // nil in RESP3, and in RESP2
+		return nil, rest, nil
+	}
+	n, err := strconv.Atoi(string(line[1:]))
+	if line[0] != '$' || err != nil || n < 0 || n+2 > len(rest) {
+		return nil, nil, fmt.Errorf("%w: %q in place of a value", errOddReply, line)
+	}
+	return rest[:n:n], rest[n+2:], nil
 }
 
 func cutLine(b []byte) (line, rest []byte, ok bool) { return bytes.Cut(b, []byte("\r\n")) }

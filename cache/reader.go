@@ -38,7 +38,6 @@ type Reader struct {
 	pipeline   *pipeline
 	allowances *allowances
 	running    atomic.Bool
-	alone      atomic.Uint64 // admissions without Redis
 }
 
 // NewReader makes a reader, which reads as its store does until Run. One of a store's
@@ -49,7 +48,7 @@ func (s *Store) NewReader(o ReaderOptions) (*Reader, error) {
 	}
 	r := &Reader{store: s, allowances: newAllowances()}
 	if o.NearBytes > 0 {
-		r.near = newNear(s.keys, o.Views, o.NearBytes)
+		r.near = newNear(s.keys, o.Views, o.NearBytes, s.peer.now)
 		s.near.Store(r.near)
 	}
 	r.pipeline = newPipeline(s, r.allowances, r.near)
@@ -126,10 +125,7 @@ func (r *Reader) hit(q *Query, old *kept, whole *knownView) (Result, bool) {
 	}
 	result := Result{Entry: Entry{View: q.View.Name, Key: q.Key}, Now: now, Near: true}
 	s.weigh(&result, *q, &old.entry, old.run, whole.viewKey)
-	if result.Status != Hit {
-		if result.Why == WhyMinXid { // there is a newer one, which others need not miss
-			r.near.shard(old.at).drop(old.at)
-		}
+	if result.Status != Hit { // the same may do for others: it was the question that was special, or they miss as well
 		return Result{}, false
 	}
 	result.Early = !q.View.Model && old.entry.early(now, draw())
@@ -169,9 +165,6 @@ func refuse(result *Result) {
 
 func (r *Reader) admitAlone(q *Query, result *Result) {
 	result.Admission = r.allowances.alone(q.Limit, time.Now())
-	if result.Admission.Allowed {
-		r.alone.Add(1)
-	}
 	refuse(result)
 }
 
@@ -246,10 +239,17 @@ func (r *Reader) spare(q *Query, old *kept, whole *knownView) *Result {
 	return result
 }
 
-// Ready returns nil while the near cache, where there is one, hears of what is written.
+// Ready returns nil while the near cache, where there is one, hears of what is written
+// to the Redis that is read.
 func (r *Reader) Ready() error {
-	if r.near != nil && r.near.era.Load() == nil {
+	if r.near == nil {
+		return nil
+	}
+	switch now := r.near.era.Load(); {
+	case now == nil:
 		return errors.New("the near cache has no link")
+	case now.runID != r.store.RunID():
+		return errApart
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func (r *Reader) register(to prometheus.Registerer) error {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(of()) })
 	}
 	all := []prometheus.Collector{
-		counter("mythic_cache_limiter_local_total", "Admissions by this process's own count, while Redis was away.", r.alone.Load),
+		counter("mythic_cache_limiter_local_total", "Admissions by this process's own count, while Redis was away or did not let the limiter write.", r.allowances.withoutRedis.Load),
 		counter("mythic_cache_read_batches_total", "Batches of reads that were sent to Redis.", r.pipeline.batches.Load),
 		counter("mythic_cache_read_batched_total", "Reads that were sent to Redis in batches.", r.pipeline.batched.Load),
 	}
@@ -37,6 +37,7 @@ func (r *Reader) register(to prometheus.Registerer) error {
 				return 1
 			}),
 			n.lag,
+			n.staleness,
 		)
 	}
 	for _, c := range all {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 	"text/template/parse"
@@ -164,7 +165,10 @@ func columnsOf(row []byte) (map[string]any, error) {
 	if err := d.Decode(&columns); err != nil || columns == nil {
 		return nil, errors.New("the row is not a JSON object")
 	}
-	return valueOf(columns).(map[string]any), nil
+	for name, value := range columns {
+		columns[name] = valueOf(value)
+	}
+	return columns, nil
 }
 
 // valueOf returns a value of JSON as templates have it.
@@ -215,7 +219,7 @@ func (r *reader) part(what string, node ast.Node, t *Template) part {
 	case *ast.NullNode:
 		return part{raw: json.RawMessage("null")}
 	case *ast.BoolNode:
-		return part{raw: json.RawMessage(fmt.Sprint(n.Value))}
+		return part{raw: json.RawMessage(strconv.FormatBool(n.Value))}
 	case *ast.IntegerNode, *ast.FloatNode:
 		number, ok := numberOf(n)
 		if !ok {

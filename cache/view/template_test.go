@@ -50,13 +50,14 @@ func TestMistakesOfTemplatesAreNamedWithTheirPlace(t *testing.T) {
 // template parses one template of the fields that are given.
 func template(t *testing.T, fields string) *view.Template {
 	t.Helper()
-	text := "templates:\n  one:\n" + fields
+	var text strings.Builder
+	text.WriteString("templates:\n  one:\n" + fields)
 	for name, value := range map[string]string{"on": "{run.progress: {}}", "rows": "SELECT $1", "scope": "who", "request": "{prompt: a}"} {
 		if !strings.Contains(fields, "    "+name+":") {
-			text += "    " + name + ": " + value + "\n"
+			text.WriteString("    " + name + ": " + value + "\n")
 		}
 	}
-	parsed, err := view.ParseTemplates("warm.yaml", []byte(text), mythic(t, nil), func(name string) (string, bool) { return "gpt", name == "MODEL" })
+	parsed, err := view.ParseTemplates("warm.yaml", []byte(text.String()), mythic(t, nil), func(name string) (string, bool) { return "gpt", name == "MODEL" })
 	if err != nil {
 		t.Fatal(err)
 	}
