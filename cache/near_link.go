@@ -23,6 +23,7 @@ type nearLink struct {
 	mu    sync.Mutex
 	runID string // of the Redis that the newest connection leads to
 	tried uint64 // connections that were made
+	apart int    // signs of life in a row while the store's connections led to another Redis
 }
 
 // A sign of life is asked for every pingEvery. The link is given up when none has come
@@ -30,7 +31,12 @@ type nearLink struct {
 const (
 	pingEvery   = 200 * time.Millisecond
 	redialAfter = 100 * time.Millisecond
+	apartMost   = 4 // signs of life; the store may be about to connect again
 )
+
+// errApart says that what is read and what is heard of are in two servers: one of the
+// connections has outlived a failover.
+var errApart = errors.New("the near cache's link leads to another redis than is read")
 
 // run keeps the link until the context ends. Its errors are those of configuration:
 // without a link nothing is kept, and all else works.
@@ -92,9 +98,17 @@ func (l *nearLink) onConnect(ctx context.Context, conn *redis.Conn) error {
 	if err := conn.ClientTrackingOn(ctx, &redis.ClientTrackingOptions{Bcast: true, Prefixes: prefixes}).Err(); err != nil {
 		return fmt.Errorf("ask redis to tell of written keys: %w", err)
 	}
+	sent := time.Now()
+	clock, err := conn.Time(ctx).Result()
+	if err != nil {
+		return fmt.Errorf("greet redis: %w", err)
+	}
+	// This is the newest connection, so it says where Redis is by now. What the store's
+	// older ones bring from elsewhere is stale from here on, not fresh.
+	l.store.meet(runID, clock, sent)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.runID = runID
+	l.runID, l.apart = runID, 0
 	l.tried++
 	return nil
 }
@@ -180,13 +194,16 @@ func (l *nearLink) alive(ctx context.Context, pong *redis.Pong) error {
 			return fmt.Errorf("redis answers here, but not who reads: %w", err)
 		}
 	}
-	if l.near.era.Load() != nil {
-		return nil
-	}
 	l.mu.Lock()
-	runID := l.runID
-	l.mu.Unlock()
-	l.near.open(runID)
-	l.store.log.Info().Str("run_id", runID).Msg("the near cache hears of what is written")
+	defer l.mu.Unlock()
+	if l.store.RunID() == l.runID {
+		l.apart = 0
+	} else if l.apart++; l.apart >= apartMost {
+		return errApart // the next connection leads where the store's newest does
+	}
+	if l.near.era.Load() == nil {
+		l.near.open(l.runID)
+		l.store.log.Info().Str("run_id", l.runID).Msg("the near cache hears of what is written")
+	}
 	return nil
 }
