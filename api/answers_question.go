@@ -18,10 +18,11 @@ const maxQuestion = event.MaxData - 8<<10
 
 // question is what somebody asks of a model.
 type question struct {
+	cache.Question
 	key    string // of its answer
 	scope  string // whose that is
 	shared bool   // everybody's
-	event  event.Event
+	nonce  string // it is asked once: the answer is given to nobody else, and not kept
 }
 
 // readQuestion reads the body of a request for an answer.
@@ -36,47 +37,50 @@ func readQuestion(x *exchange) ([]byte, error) {
 	return body, nil
 }
 
-// form makes a question of a request: the key of its answer, and the event that has it
-// made. Where the operator shares the answers of its model, the scope is everybody's.
-// The answer to one that is asked once is given to nobody else, and not kept.
-func (d *answerDesk) form(body []byte, scope string, once bool) (question, error) {
-	request, model, err := d.server.o.Models.Request(body)
+// form makes a question of a request. Where the operator shares the answers of its model,
+// the scope is everybody's.
+func (d *answerDesk) form(body []byte, scope string, once bool) (q question, err error) {
+	q = question{scope: scope}
+	if q.Question, err = d.server.o.Models.Question(body); err != nil {
+		return question{}, badQuestion(err)
+	}
+	if once {
+		q.nonce = rand.Text()
+		q.key, err = q.OneTimeKey(d.server.o.Provider, scope, q.nonce)
+	} else {
+		if q.shared = d.server.o.Models.Shared(q.Model); q.shared {
+			q.scope = cache.SharedScope
+		}
+		q.key, err = q.Key(d.server.o.Provider, q.scope)
+	}
 	if err != nil {
 		return question{}, badQuestion(err)
 	}
+	return q, nil
+}
+
+// event is what has a worker answer the question.
+func (q *question) event() (event.Event, error) {
 	asked := struct {
 		Scope   string          `json:"scope"`
 		NoStore bool            `json:"no_store,omitempty"`
 		Nonce   string          `json:"nonce,omitempty"`
 		Request json.RawMessage `json:"request"`
-	}{Scope: scope, NoStore: once}
-	q := question{scope: scope}
-	if once {
-		asked.Nonce = rand.Text()
-		q.key, asked.Request, err = cache.OneTimeKey(d.server.o.Provider, scope, asked.Nonce, request)
-	} else {
-		if q.shared = d.server.o.Models.Shared(model); q.shared {
-			q.scope, asked.Scope = cache.SharedScope, cache.SharedScope
-		}
-		q.key, asked.Request, err = cache.AnswerKey(d.server.o.Provider, q.scope, request)
-	}
-	if err != nil {
-		return question{}, badQuestion(err)
-	}
+	}{q.scope, q.nonce != "", q.nonce, q.Request}
 	var data bytes.Buffer
 	encoder := json.NewEncoder(&data)
 	encoder.SetEscapeHTML(false) // a prompt may be as long as an event, and is not to grow
 	if err := encoder.Encode(asked); err != nil {
-		return question{}, err
+		return event.Event{}, err
 	}
 	if data.Len() > event.MaxData {
-		return question{}, problem(kindTooLarge, fmt.Sprintf("the question is longer than %d bytes", maxQuestion))
+		return event.Event{}, problem(kindTooLarge, fmt.Sprintf("the question is longer than %d bytes", maxQuestion))
 	}
-	q.event = event.Event{Type: event.AIRequested, Source: "api", Data: bytes.TrimSpace(data.Bytes())}
+	e := event.Event{Type: event.AIRequested, Source: "api", Data: bytes.TrimSpace(data.Bytes())}
 	if validText(q.scope) { // the scopes that are nobody's are no subjects
-		q.event.Subject = q.scope
+		e.Subject = q.scope
 	}
-	return q, nil
+	return e, nil
 }
 
 // badQuestion makes a problem of what cache says about a request. Its sentences

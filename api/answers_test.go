@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -156,10 +157,10 @@ func TestAnswersThatWereThereAreCounted(t *testing.T) {
 	var mu sync.Mutex
 	var spared []string
 	w := begin(t, func(o *Options) {
-		o.Spared = func(scope string, answer []byte) {
+		o.Spared = func(scope, model string, usage cache.Usage) {
 			mu.Lock()
 			defer mu.Unlock()
-			spared = append(spared, scope+" "+string(answer))
+			spared = append(spared, fmt.Sprint(scope, " ", model, " ", usage.TotalTokens))
 		}
 	})
 	w.answerer(func(q heard) { w.say(q, "for "+q.Scope) })
@@ -170,7 +171,11 @@ func TestAnswersThatWereThereAreCounted(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if len(spared) != 2 || spared[0] != "user_1 "+string(made.body) {
+	var first cache.Answer
+	if err := json.Unmarshal(made.body, &first); err != nil || first.Model == "" {
+		t.Fatalf("what was made is %s (%v)", made.body, err)
+	}
+	if want := fmt.Sprint("user_1 ", first.Model, " ", first.Usage.TotalTokens); len(spared) != 2 || spared[0] != want || spared[1] != want {
 		t.Errorf("spared: %q", spared)
 	}
 }

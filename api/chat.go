@@ -67,12 +67,11 @@ func (d *chatDesk) post(x *exchange) error {
 	}
 	switch {
 	case result.Status == cache.Hit:
-		d.spared(result.Entry)
 		d.again(c.question, result)
-		return d.replay(x, c, result.Entry, source{mark: markHit, at: result.Now})
+		return d.spare(x, c, result.Entry, source{mark: markHit, at: result.Now})
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
-		d.spared(result.Entry) // as in answerDesk.post
-		return d.replay(x, c, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
+		// As in answerDesk.post.
+		return d.spare(x, c, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
 	}
 	event, err := c.event()
 	if err != nil {

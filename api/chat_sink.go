@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"mythiccache/cache"
@@ -21,7 +22,7 @@ type chatStream struct {
 	chat     chat
 	patience time.Duration
 
-	head       chunk        // what is the same in all chunks
+	head       []byte       // what is the same in all chunks, up to the choices; nil: not known yet
 	generation string       // the attempt that is being followed
 	over       bool         // it has come to its end
 	now        cache.Draft  // what it has said
@@ -101,8 +102,8 @@ func (s *chatStream) catchUp() error {
 		return errDiffers
 	}
 	s.behind = false
-	for _, one := range rest {
-		if err := s.delta(one, nil); err != nil {
+	for i := range rest {
+		if err := s.delta(&rest[i]); err != nil {
 			return err
 		}
 	}
@@ -125,8 +126,8 @@ func (s *chatStream) settle(a cache.Answer) error {
 	if err != nil {
 		return errDiffers
 	}
-	for _, one := range rest {
-		if err := s.delta(one, nil); err != nil {
+	for i := range rest {
+		if err := s.delta(&rest[i]); err != nil {
 			return err
 		}
 	}
@@ -141,123 +142,118 @@ func (s *chatStream) whole(a cache.Answer) error {
 		return errDiffers
 	}
 	s.opened = true
-	var b []byte
-	opening := map[string]any{"role": "assistant", "content": contentOf(a, "")}
-	deltas := []any{opening}
-	if len(a.Other) > 0 {
-		deltas = append(deltas, a.Other)
+	opening := `{"role":"assistant","content":""}`
+	if hasNoText(&a) {
+		opening = `{"role":"assistant","content":null}`
 	}
-	for _, one := range rest {
-		deltas = append(deltas, one)
-	}
-	for i, one := range deltas {
-		var carried json.RawMessage
-		if i == len(deltas)-1 {
-			carried = a.Logprobs
+	b := make([]byte, 0, len(a.Text)+(len(rest)+4)*(len(s.head)+chunkBytes))
+	last := func(is bool) json.RawMessage { // carries what there is but once
+		if is {
+			return a.Logprobs
 		}
-		if b, err = s.append(b, one, carried); err != nil {
+		return nil
+	}
+	b = s.append(b, []byte(opening), last(len(rest) == 0 && len(a.Other) == 0))
+	if len(a.Other) > 0 {
+		b = s.append(b, a.Other, last(len(rest) == 0))
+	}
+	for i := range rest {
+		if b, err = s.appendDelta(b, &rest[i], last(i == len(rest)-1)); err != nil {
 			return err
 		}
 	}
-	if b, err = s.appendEnd(b, a); err != nil {
-		return err
-	}
-	return s.send(b)
+	return s.send(s.appendEnd(b, &a))
 }
+
+// chunkBytes is about what a chunk has besides its head and what it says.
+const chunkBytes = 100
 
 // name notes what is the same in all chunks. The first to say it counts.
 func (s *chatStream) name(a cache.Answer) {
-	if s.head.Object == "" {
-		s.head = chunk{
-			ID: completionID(a.ID, s.chat.key), Object: "chat.completion.chunk", Created: a.Created, Model: a.Model,
-			ServiceTier: a.ServiceTier, SystemFingerprint: a.SystemFingerprint,
-		}
-		if s.chat.usage {
-			s.head.Usage = json.RawMessage("null")
-		}
+	if s.head != nil {
+		return
 	}
+	b := appendText([]byte(`data: {"id":`), completionID(a.ID, s.chat.key))
+	b = strconv.AppendInt(append(b, `,"object":"chat.completion.chunk","created":`...), a.Created, 10)
+	b = appendText(append(b, `,"model":`...), a.Model)
+	s.head = append(appendMaker(b, &a), `,"choices":[`...)
 }
 
 // pass passes on what the model said, behind a first chunk that names the role.
 func (s *chatStream) pass(part cache.FlowPart) error {
 	raw := withoutRole(part.Delta)
 	var b []byte
-	var err error
 	if !s.opened {
 		s.opened = true
-		if b, err = s.append(b, delta{Role: "assistant", Content: new(string)}, nil); err != nil {
-			return err
-		}
+		b = s.append(b, []byte(`{"role":"assistant","content":""}`), nil)
 	}
 	if len(raw) > 0 || len(part.Logprobs) > 0 {
 		if raw == nil {
 			raw = json.RawMessage("{}")
 		}
-		if b, err = s.append(b, raw, part.Logprobs); err != nil {
-			return err
-		}
+		b = s.append(b, raw, part.Logprobs)
 	}
 	return s.send(b)
 }
 
 // delta sends one chunk.
-func (s *chatStream) delta(one any, logprobs json.RawMessage) error {
-	b, err := s.append(nil, one, logprobs)
+func (s *chatStream) delta(one *delta) error {
+	b, err := s.appendDelta(nil, one, nil)
 	if err != nil {
 		return err
 	}
 	return s.send(b)
+}
+
+// appendDelta appends a chunk with a difference.
+func (s *chatStream) appendDelta(b []byte, one *delta, logprobs json.RawMessage) ([]byte, error) {
+	if one.Content != nil && one.Role == "" && one.Refusal == nil && one.ToolCalls == nil { // as most have
+		b = append(append(b, s.head...), `{"index":0,"delta":{"content":`...)
+		return s.close(append(appendText(b, *one.Content), '}'), logprobs), nil
+	}
+	raw, err := plainJSON(one)
+	if err != nil {
+		return b, err
+	}
+	return s.append(b, raw, logprobs), nil
 }
 
 // append appends a chunk with a delta.
-func (s *chatStream) append(b []byte, delta any, logprobs json.RawMessage) ([]byte, error) {
-	raw, err := plainJSON(delta)
-	if err != nil {
-		return b, err
+func (s *chatStream) append(b, raw []byte, logprobs json.RawMessage) []byte {
+	b = append(append(b, s.head...), `{"index":0,"delta":`...)
+	return s.close(append(b, raw...), logprobs)
+}
+
+// close ends a chunk behind its delta.
+func (s *chatStream) close(b []byte, logprobs json.RawMessage) []byte {
+	b = appendRaw(append(b, `,"logprobs":`...), logprobs)
+	b = append(b, `,"finish_reason":null}]`...)
+	return append(s.noUsage(b), "}\n\n"...)
+}
+
+// noUsage appends the null that stands for the usage in all chunks but the last, where
+// it was asked for.
+func (s *chatStream) noUsage(b []byte) []byte {
+	if s.chat.usage {
+		b = append(b, `,"usage":null`...)
 	}
-	c := s.head
-	c.Choices = []chunkChoice{{Delta: raw, Logprobs: logprobs}}
-	return appendEvent(b, c)
+	return b
 }
 
 // end sends how an answer ended.
-func (s *chatStream) end(a cache.Answer) error {
-	b, err := s.appendEnd(nil, a)
-	if err != nil {
-		return err
-	}
-	return s.send(b)
-}
+func (s *chatStream) end(a cache.Answer) error { return s.send(s.appendEnd(nil, &a)) }
 
 // appendEnd appends why the model stopped, the usage where it was asked for, and the
 // end of the stream.
-func (s *chatStream) appendEnd(b []byte, a cache.Answer) ([]byte, error) {
-	c := s.head
-	c.Choices = []chunkChoice{{Delta: json.RawMessage("{}"), FinishReason: &a.FinishReason}}
-	b, err := appendEvent(b, c)
-	if err != nil {
-		return b, err
-	}
+func (s *chatStream) appendEnd(b []byte, a *cache.Answer) []byte {
+	b = append(append(b, s.head...), `{"index":0,"delta":{},"logprobs":null,"finish_reason":`...)
+	b = s.noUsage(append(appendText(b, a.FinishReason), "}]"...))
+	b = append(b, "}\n\n"...)
 	if s.chat.usage {
-		if c.Usage, err = plainJSON(a.Usage); err != nil {
-			return b, err
-		}
-		c.Choices = []chunkChoice{}
-		if b, err = appendEvent(b, c); err != nil {
-			return b, err
-		}
+		b = append(append(b, s.head...), `],"usage":`...)
+		b = append(appendUsage(b, &a.Usage), "}\n\n"...)
 	}
-	return append(b, "data: [DONE]\n\n"...), nil
-}
-
-func appendEvent(b []byte, value any) ([]byte, error) {
-	text, err := plainJSON(value)
-	if err != nil {
-		return b, err
-	}
-	b = append(b, "data: "...)
-	b = append(b, text...)
-	return append(b, "\n\n"...), nil
+	return append(b, "data: [DONE]\n\n"...)
 }
 
 // beat is a sign of life, so that nobody on the way takes the stream for dead: a comment

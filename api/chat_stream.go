@@ -26,27 +26,45 @@ func (x *exchange) announce(from source, e cache.Entry) {
 	h["Age"] = []string{strconv.FormatInt(max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)}
 }
 
+// formBytes is about what OpenAI's form of an answer has more than ours.
+const formBytes = 256
+
+// spare sends an answer that was there when it was asked for.
+func (d *chatDesk) spare(x *exchange, c chat, e cache.Entry, from source) error {
+	a, err := c.answer(e)
+	if err != nil {
+		return err
+	}
+	d.sparedBy(e, &a)
+	return d.show(x, c, e, &a, from)
+}
+
 // replay sends an answer that is there, whole or as a stream.
 func (d *chatDesk) replay(x *exchange, c chat, e cache.Entry, from source) error {
+	a, err := c.answer(e)
+	if err != nil {
+		return err
+	}
+	return d.show(x, c, e, &a, from)
+}
+
+// answer reads the answer of the caller's question.
+func (c *chat) answer(e cache.Entry) (a cache.Answer, err error) {
 	if e.Negative || e.Owned && e.Owner != c.scope {
-		return notFound() // the scope is in the key: this cannot be
+		return a, notFound() // the scope is in the key: this cannot be
 	}
-	var a cache.Answer
-	if err := json.Unmarshal(e.Body, &a); err != nil {
-		return errors.New("an answer in the cache cannot be read") // the error might quote it
+	if json.Unmarshal(e.Body, &a) != nil {
+		return a, errors.New("an answer in the cache cannot be read") // the error might quote it
 	}
+	return a, nil
+}
+
+func (d *chatDesk) show(x *exchange, c chat, e cache.Entry, a *cache.Answer, from source) error {
 	x.announce(from, e)
 	if c.stream {
-		return newChatStream(x, c, d.times.patience).whole(a)
+		return newChatStream(x, c, d.times.patience).whole(*a)
 	}
-	body, err := newCompletion(a)
-	if err != nil {
-		return errors.New("an answer in the cache cannot be written")
-	}
-	text, err := plainJSON(body)
-	if err != nil {
-		return errors.New("an answer in the cache cannot be written")
-	}
+	text := appendCompletion(make([]byte, 0, len(e.Body)+formBytes), a)
 	h := x.Header()
 	h["Content-Type"] = x.server.fixed.json
 	h["Content-Length"] = []string{strconv.Itoa(len(text))}

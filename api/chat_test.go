@@ -76,7 +76,7 @@ func answerLike(key string) cache.Answer {
 func TestChatHitIsTheSameInBothForms(t *testing.T) {
 	w := begin(t)
 	spared := 0
-	w.server.o.Spared = func(string, []byte) { spared++ }
+	w.server.o.Spared = func(string, string, cache.Usage) { spared++ }
 	key := keyOf(t, `{"model":"demo","messages":[{"role":"user","content":"a title"}]}`, "ann")
 	want := answerLike(key)
 	body, err := want.Encode()

@@ -59,8 +59,8 @@ type Options struct {
 	Provider string       // of the model, for the keys of answers
 	Models   cache.Models // that may be asked for
 
-	Spared   func(scope string, answer []byte) // told of each question whose answer was there; nil: nobody is
-	HotReads int                               // of an answer near its end, after which it is made again before that; 0: none is
+	Spared   func(scope, model string, usage cache.Usage) // told of each question whose answer was there; nil: nobody is
+	HotReads int                                          // of an answer near its end, after which it is made again before that; 0: none is
 
 	Log      zerolog.Logger
 	Registry *prometheus.Registry // served at /metrics; nil: a new one

@@ -1,7 +1,6 @@
 package consumers
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -119,20 +118,17 @@ func (a *Account) called(scope, model string, usage cache.Usage, took time.Durat
 	})
 }
 
-// HitOf counts a question of a scope whose answer was there; body is the stored answer.
-func (a *Account) HitOf(scope string, body []byte) {
+// HitOf counts a question of a scope whose answer was there, by its model and what it
+// had cost.
+func (a *Account) HitOf(scope, model string, usage cache.Usage) {
 	a.hits.Add(1)
 	a.hitsSeen.Inc()
-	var answer cache.Answer
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return // stored by another release: its tokens are not known
-	}
-	cost := a.book(&a.saved, answer.Model, a.label(answer.Model), "saved", answer.Usage)
+	cost := a.book(&a.saved, model, a.label(model), "saved", usage)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.moneySave += cost
 	a.charge(scope, func(c *cache.ScopeCost) {
-		c.TokensSaved += max(answer.Usage.TotalTokens, 0)
+		c.TokensSaved += max(usage.TotalTokens, 0)
 		c.MoneySaved += cost
 	})
 }

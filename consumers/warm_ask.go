@@ -2,6 +2,7 @@ package consumers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -136,7 +137,9 @@ func (w *Warmer) present(ctx context.Context, d aiData) (bool, error) {
 		return false, unavailable(err)
 	}
 	if !d.warm { // nobody asked, so nothing was saved
-		w.account.HitOf(d.scope, found.Entry.Body)
+		var answer cache.Answer
+		_ = json.Unmarshal(found.Entry.Body, &answer) // of another release its tokens are not known
+		w.account.HitOf(d.scope, answer.Model, answer.Usage)
 	}
 	w.o.Log.Debug().Str("key", d.key).Msg("answer is there already")
 	return true, w.settle(ctx, d)
