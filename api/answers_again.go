@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -92,9 +93,10 @@ func (d *answerDesk) again(q question, result cache.Result) {
 // againRequest is the event that makes a worker ask a question again, provided that the
 // answer is still the one that was seen.
 func againRequest(asked event.Event, e cache.Entry) event.Event {
-	data := append([]byte(nil), asked.Data[:len(asked.Data)-1]...) // an object with members
+	data := slices.Clone(asked.Data[:len(asked.Data)-1]) // an object with members
 	data = append(data, `,"instead":"`+e.Version.String()+`","saved":"`...)
 	data = strconv.AppendInt(data, e.Saved.UnixMilli(), 10)
-	asked.Data = append(data, `"}`...)
+	data = append(data, `"}`...)
+	asked.Data = data
 	return asked
 }

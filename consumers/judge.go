@@ -23,7 +23,7 @@ func (j *judge) judge(ctx context.Context, asked *cache.MinXid) (reason string, 
 		return "", nil
 	}
 	var status, epoch *string
-	err = j.loader.read(ctx, readCommitted, query{
+	err = j.loader.read(ctx, query{
 		sql:  "SELECT pg_xact_status($1::text::xid8), mythic_cache.current_epoch()::text",
 		args: []any{strconv.FormatUint(asked.Xid, 10)},
 		scan: func(rows pgx.Rows) error {

@@ -163,11 +163,11 @@ func (l *Loader) load(ctx context.Context, v *view.View, key string) (Loaded, er
 		return Loaded{}, errors.New("a model answers this view, not SQL")
 	}
 	var loaded Loaded
-	err := l.read(ctx, readCommitted, loadOf(v, key, &loaded))
+	err := l.read(ctx, loadOf(v, key, &loaded))
 	if badKey(err) {
 		// No row can have a key that is no value of the key's type.
 		loaded = Loaded{}
-		err = l.read(ctx, readCommitted, loadOf(v, "", &loaded))
+		err = l.read(ctx, loadOf(v, "", &loaded))
 	}
 	return loaded, err
 }

@@ -32,7 +32,7 @@ type query struct {
 // settings are the transaction's own, since a pgbouncer may stand between and
 // the session belong to somebody else next: times are told in UTC, so that equal
 // rows give equal bytes, and each statement ends in time.
-func (l *Loader) read(ctx context.Context, isolation string, queries ...query) error {
+func (l *Loader) read(ctx context.Context, queries ...query) error {
 	ctx, cancel := context.WithTimeout(ctx, l.Deadline())
 	defer cancel()
 	conn, err := l.pool.Acquire(ctx)
@@ -41,7 +41,7 @@ func (l *Loader) read(ctx context.Context, isolation string, queries ...query) e
 	}
 	defer conn.Release()
 	batch := &pgx.Batch{}
-	batch.Queue("BEGIN ISOLATION LEVEL " + isolation + " READ ONLY")
+	batch.Queue("BEGIN ISOLATION LEVEL " + readCommitted + " READ ONLY")
 	batch.Queue("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('statement_timeout', $1, true)",
 		strconv.FormatInt(max(l.timeout.Milliseconds(), 1), 10))
 	for _, q := range queries {

@@ -34,7 +34,7 @@ func (l *Loader) rowsOf(ctx context.Context, s *started, most int) ([][]byte, er
 		}
 		args = append(args, data)
 	}
-	err = l.read(ctx, readCommitted, query{
+	err = l.read(ctx, query{
 		sql:  fmt.Sprintf("SELECT to_jsonb(r)::text, %s FROM (\n%s\n) r LIMIT %d", typesOf(s.template), s.template.Rows, most),
 		args: args,
 		scan: func(rows pgx.Rows) error {

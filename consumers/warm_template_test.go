@@ -198,7 +198,7 @@ func TestTemplatesGiveWay(t *testing.T) {
 func TestTemplatesSayWhichRowsAreUnfit(t *testing.T) {
 	t.Parallel()
 	a := newAheads(t, strings.Replace(greetings, "'user_' || g AS who", "nullif('user_' || g, 'user_2') AS who", 1))
-	a.Templates.most = 3
+	a.most = 3
 	a.world.set("a", 5)
 	errs := a.Handle(t.Context(), messages(begun("a"), begun("b")))
 	a.world.ends(errs, stream.ErrReject, nil)

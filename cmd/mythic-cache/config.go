@@ -187,14 +187,7 @@ func (p *program) config() (*config, error) {
 		wrong = append(wrong, err)
 	}
 	c.readAI(reject)
-	for _, ttl := range []struct {
-		name  string
-		value duration
-	}{{"REDIS_CACHE_TTL", c.CacheTTL}, {"REDIS_SESSION_TTL", c.SessionTTL}, {"RUN_STATUS_TTL", c.RunStatusTTL}, {"USER_BOOKS_TTL", c.UserBooksTTL}} {
-		if ttl.value < duration(time.Second) {
-			reject(ttl.name, "must be at least one second")
-		}
-	}
+	c.checkTTLs(reject)
 	if views, err := loadViews(&c, environment); err != nil {
 		wrong = append(wrong, err)
 	} else {
@@ -222,6 +215,18 @@ func (c *config) readAI(reject func(name, why string, args ...any)) {
 	}
 	if c.AIRefreshReads < 0 {
 		reject("AI_REFRESH_READS", "%d is no number of reads; 0 makes no answer again before its time", c.AIRefreshReads)
+	}
+}
+
+// checkTTLs refuses times that are too short to be of use.
+func (c *config) checkTTLs(reject func(name, why string, args ...any)) {
+	for _, ttl := range []struct {
+		name  string
+		value duration
+	}{{"REDIS_CACHE_TTL", c.CacheTTL}, {"REDIS_SESSION_TTL", c.SessionTTL}, {"RUN_STATUS_TTL", c.RunStatusTTL}, {"USER_BOOKS_TTL", c.UserBooksTTL}} {
+		if ttl.value < duration(time.Second) {
+			reject(ttl.name, "must be at least one second")
+		}
 	}
 }
 
