@@ -24,7 +24,8 @@ var ErrRequest = errors.New("bad request for an answer")
 // returned in canonical form: it is what a model should be sent, so that one key
 // stands for one question exactly.
 //
-// Integers keep their digits, unlike in RFC 8785, which reads numbers as doubles.
+// Two things are as they are written, unlike in RFC 8785: the digits of integers, and the
+// order of a schema's properties.
 //
 // It refuses, wrapping ErrRequest, what is not one JSON object without repeated
 // names, and a scope that is empty, too long or not UTF-8.

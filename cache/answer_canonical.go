@@ -17,11 +17,18 @@ import (
 // at each level.
 const maxNesting = 128
 
-// members are those of a JSON object in canonical form (RFC 8785), in its order.
+// members are those of a JSON object in canonical form (RFC 8785), in its order, with two
+// exceptions, since that form is also what a model is sent:
 //
-// RFC 8785 reads numbers as doubles, to which some seeds of 64 bits are equal that are
-// not. Integers keep their digits here.
+//   - RFC 8785 reads numbers as doubles, to which some seeds of 64 bits are equal that are
+//     not. Integers keep their digits here.
+//   - A model fills in the properties of a schema in the order in which they are written:
+//     the reasoning before the answer, or the answer before its reasoning. Members of an
+//     object that is called properties stay as they are.
 type members []named
+
+// inOrder is the name of objects whose members stay in their order.
+const inOrder = "properties"
 
 // named is a name and its value, both as they are written, the name without its quotes.
 type named struct{ name, value []byte }
@@ -34,7 +41,7 @@ func readMembers(text []byte) (members, error) {
 		return nil, fmt.Errorf("%w: the request is not a JSON object", ErrRequest)
 	}
 	c.out = make([]byte, 0, len(text))
-	all := c.members(0)
+	all := c.members(0, false)
 	if c.wrong != "" {
 		return nil, fmt.Errorf("%w: %s", ErrRequest, c.wrong)
 	}
@@ -58,8 +65,9 @@ func (c *canonical) blank() {
 	}
 }
 
-// value appends the value that begins here.
-func (c *canonical) value(depth int) {
+// value appends the value that begins here. Where it is an object that is to stay as it is,
+// its members keep their order.
+func (c *canonical) value(depth int, asItIs bool) {
 	if depth > maxNesting {
 		c.wrong = fmt.Sprintf("the request is nested deeper than %d levels", maxNesting)
 		c.at = len(c.text)
@@ -68,7 +76,7 @@ func (c *canonical) value(depth int) {
 	switch c.text[c.at] {
 	case '{':
 		from := len(c.out)
-		c.out = append(c.out[:from], c.members(depth).object()...)
+		c.out = append(c.out[:from], c.members(depth, asItIs).object()...)
 	case '[':
 		c.list(depth)
 	case '"':
@@ -106,13 +114,13 @@ func (c *canonical) list(depth int) {
 		if !first {
 			c.out = append(c.out, ',')
 		}
-		c.value(depth + 1)
+		c.value(depth+1, false)
 	}
 }
 
 // members reads the object that begins here. They stand one after the other behind what
 // has been appended, where they stay until that is appended to.
-func (c *canonical) members(depth int) members {
+func (c *canonical) members(depth int, asItIs bool) members {
 	c.at++
 	from := len(c.out)
 	var ends []int // of each name and each value
@@ -130,25 +138,32 @@ func (c *canonical) members(depth int) members {
 				all[i] = named{c.out[begin:ends[2*i]:ends[2*i]], c.out[ends[2*i]:ends[2*i+1]:ends[2*i+1]]}
 				begin = ends[2*i+1]
 			}
-			c.sort(all)
+			c.sort(all, asItIs)
 			c.out = c.out[:from]
 			return all
 		case ',':
 			c.at++
 			c.blank()
 		}
+		named := len(c.out)
 		c.string()
 		ends = append(ends, len(c.out))
+		inside := string(c.out[named:]) == inOrder
 		c.blank()
 		c.at++ // the colon
 		c.blank()
-		c.value(depth + 1)
+		c.value(depth+1, inside)
 		ends = append(ends, len(c.out))
 	}
 }
 
-// sort puts members in order, and finds names that come twice.
-func (c *canonical) sort(all members) {
+// sort puts members in order, unless they are to stay as they are, and finds names that
+// come twice.
+func (c *canonical) sort(all members, asItIs bool) {
+	if asItIs {
+		c.sort(slices.Clone(all), false)
+		return
+	}
 	slices.SortFunc(all, func(a, b named) int { return compareNames(a.plainName(), b.plainName()) })
 	for i := 1; i < len(all); i++ {
 		if bytes.Equal(all[i].name, all[i-1].name) {

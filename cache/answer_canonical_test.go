@@ -64,7 +64,7 @@ func FuzzCanonical(f *testing.F) {
 	integer := regexp.MustCompile(`\d{16}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		all, err := readMembers([]byte(text))
-		if integer.MatchString(text) || strings.Count(text, "[")+strings.Count(text, "{") > maxNesting {
+		if integer.MatchString(text) || strings.Contains(text, inOrder) || strings.Count(text, "[")+strings.Count(text, "{") > maxNesting {
 			return
 		}
 		want, wrong := jcs.Transform([]byte(text))
@@ -75,6 +75,30 @@ func FuzzCanonical(f *testing.F) {
 			t.Fatalf("%q is %q (%v), not %q (%v)", text, got, err, want, wrong)
 		}
 	})
+}
+
+// The order in which a schema's properties are written is that of what a model says.
+func TestPropertiesKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	const reasoned = `{"messages":[],"response_format":{"json_schema":{"schema":{"properties":{"reasoning":{"type":"string"},"answer":{"b":1,"a":2,"properties":{"z":1,"y":2}}},"type":"object"}}}}`
+	key, request, err := AnswerKey("p", "s", json.RawMessage(reasoned))
+	const want = `{"messages":[],"response_format":{"json_schema":{"schema":{"properties":{"reasoning":{"type":"string"},"answer":{"a":2,"b":1,"properties":{"z":1,"y":2}}},"type":"object"}}}}`
+	if err != nil || string(request) != want {
+		t.Errorf("the model is sent %s (%v)", request, err)
+	}
+	for written, same := range map[string]bool{
+		`"type":"object","\u0070roperties":{"reasoning":{"type":"string"}, "answer":{"a":2,"properties":{"z":1,"y":2},"b":1}}`: true,
+		`"properties":{"answer":{"a":2,"b":1,"properties":{"z":1,"y":2}},"reasoning":{"type":"string"}},"type":"object"`:       false,
+		`"properties":{"reasoning":{"type":"string"},"answer":{"a":2,"b":1,"properties":{"y":2,"z":1}}},"type":"object"`:       false,
+	} {
+		other, _, err := AnswerKey("p", "s", json.RawMessage(`{"messages":[],"response_format":{"json_schema":{"schema":{`+written+`}}}}`))
+		if err != nil || (other == key) != same {
+			t.Errorf("%s has the key %s beside %s (%v)", written, other, key, err)
+		}
+	}
+	if _, _, err := AnswerKey("p", "s", json.RawMessage(`{"properties":{"b":1,"a":2,"b":3}}`)); !errors.Is(err, ErrRequest) {
+		t.Errorf("a name twice: %v", err)
+	}
 }
 
 func TestNestingIsBounded(t *testing.T) {
