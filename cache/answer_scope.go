@@ -65,7 +65,8 @@ type Answers struct {
 	store         *Store
 	life          time.Duration // of an answer's entry
 	claim, forget *redis.Script
-	flows         twoScripts
+	flows, lines  twoScripts
+	view          string // its name
 }
 
 // NewAnswers returns what is known of the answers of one view.
@@ -73,6 +74,7 @@ func (s *Store) NewAnswers(v *view.View) *Answers {
 	return &Answers{
 		store: s, life: v.TTL + s.staleFor + indexSlack,
 		claim: redis.NewScript(answerClaim), forget: redis.NewScript(answerForget), flows: s.flows,
+		lines: s.lines, view: v.Name,
 	}
 }
 
@@ -140,18 +142,24 @@ func failureOf(text string) Failure {
 	return Failure{Reason: reason, Final: final}
 }
 
-// Settle notes that a scope no longer waits for an answer.
+// Settle notes that a scope no longer waits for an answer, and ends its line.
 func (a *Answers) Settle(ctx context.Context, scope, key string) error {
-	return a.write(ctx, "settle an answer", func(p redis.Pipeliner) { p.ZRem(ctx, a.store.keys.aiAsked(scope), key) })
+	return a.write(ctx, "settle an answer", func(p redis.Pipeliner) {
+		p.ZRem(ctx, a.store.keys.aiAsked(scope), key)
+		p.Del(ctx, a.store.keys.aiLine(key))
+	})
 }
 
 // Claim notes that an answer is being made for a scope, and reports false where
 // scope or answer have been forgotten since the event that asked, whose stream
-// entry is named by its id. Call it with the key's lease in hand. Where asking
-// has just failed, it says how.
+// entry is named by its id, and those that have joined it. Call it with the key's
+// lease in hand. Where asking has just failed, it says how.
 func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (wanted bool, failed Failure, err error) {
 	keys := a.store.keys
-	event := eventOrder(entry)
+	event, err := a.newest(ctx, key, eventOrder(entry))
+	if err != nil {
+		return false, Failure{}, err
+	}
 	noted, err := a.claim.Run(ctx, a.store.client,
 		[]string{keys.aiScope(scope), keys.aiAsked(scope), keys.aiForgotten(scope)},
 		event, key, a.life.Milliseconds(), askedFor.Milliseconds()).Int()

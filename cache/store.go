@@ -50,6 +50,7 @@ type Store struct {
 	fenceTTL time.Duration
 	scripts  scripts
 	flows    twoScripts
+	lines    twoScripts
 	budgets  twoScripts
 	peer     peer
 	near     atomic.Pointer[near] // of the Reader, where there is one that keeps entries
@@ -81,6 +82,10 @@ func New(dial Dial, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
+	lines, err := loadTwo("answer_lead", "answer_join")
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
 	budgets, err := loadTwo("budget", "budget_correct")
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
@@ -92,6 +97,7 @@ func New(dial Dial, o Options) (*Store, error) {
 		fenceTTL: o.FenceTTL,
 		scripts:  loaded,
 		flows:    flows,
+		lines:    lines,
 		budgets:  budgets,
 		seals:    newSeals(o.AIKeys),
 		took:     newTook(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,23 @@ func refuseAll(_ context.Context, batch []*message.Message) []error {
 		errs[i] = fmt.Errorf("%w: Because of %s", stream.ErrReject, m.UUID)
 	}
 	return errs
+}
+
+// What its handler says stays of an event, and nothing else, wherever it waited.
+func TestDeadLetterInStead(t *testing.T) {
+	w := newWorld(t)
+	w.append(event.Event{ID: "a", Type: "books.asked", Subject: "s", Data: []byte(`"hush"`)})
+	w.consume(stream.ConsumerOptions{Topics: []string{"books"}, MaxDeliveries: 2, Backoff: time.Millisecond}, func(context.Context, []*message.Message) []error {
+		return []error{fmt.Errorf("handle: %w", stream.InStead(errors.New("no luck"), event.FieldType, "books.asked", "data", `{"key":"k"}`))}
+	})
+	letter := w.dead(1)[0]
+	want := map[string]string{event.FieldType: "books.asked", "data": `{"key":"k"}`}
+	if !maps.Equal(letter.Fields, want) || letter.Type != "books.asked" || letter.Topic != "books" || letter.Deliveries != 2 || letter.Reason != "handle: no luck" {
+		t.Errorf("the letter is %+v", letter)
+	}
+	for _, key := range w.client.Keys(t.Context(), "*parked*").Val() {
+		t.Errorf("something is left in %s", key)
+	}
 }
 
 func TestDeadLettersAreSelected(t *testing.T) {

@@ -3,7 +3,9 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -24,6 +26,40 @@ var (
 	// for its turn, and comes back in half a second or so. Reading goes on.
 	ErrLater = fmt.Errorf("%w for this event", ErrPause)
 )
+
+// later is an ErrLater that says when.
+type later struct{ after time.Duration }
+
+func (l *later) Error() string { return ErrLater.Error() }
+func (l *later) Unwrap() error { return ErrLater }
+
+// LaterBy is ErrLater for an event that has nothing to come back for before that time
+// is over; it is spread over half as long again.
+func LaterBy(d time.Duration) error { return &later{after: d} }
+
+// backIn is how long an event stays away that has to wait for its turn.
+func backIn(err error) time.Duration {
+	var l *later
+	if errors.As(err, &l) && l.after > laterLeast {
+		after := min(l.after, parkMost)
+		return after + rand.N(max(after/2, laterLeast))
+	}
+	return laterLeast + rand.N(laterLeast)
+}
+
+// inSteadError is a failure that says what stays of its event.
+type inSteadError struct {
+	error
+	fields []string
+}
+
+func (f *inSteadError) Unwrap() error { return f.error }
+
+// InStead is a handler's error that has the event's dead letter, should this have been
+// its last delivery, hold these fields, names and values in turn, in place of the
+// event's own: for what is not to rest where nobody removes it. Such a letter cannot be
+// replayed.
+func InStead(err error, fields ...string) error { return &inSteadError{error: err, fields: fields} }
 
 // errNacked is the reason of a Nack for which nobody gave one.
 var errNacked = errors.New("nacked without a reason")

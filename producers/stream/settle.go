@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -193,7 +192,7 @@ func (f *feed) fail(o outcome, now time.Time) op {
 		f.o.metrics.settled(f.o.group, d.topic, "paused", 1)
 		delay := max(time.Until(f.gate.closedUntil()), pauseLeast)
 		if errors.Is(o.err, ErrLater) {
-			delay = laterLeast + rand.N(laterLeast)
+			delay = backIn(o.err)
 		}
 		return f.park(d, first, o.err, delay, d.deliveries-1, answered)
 	case f.spent(o):
@@ -231,8 +230,12 @@ func (f *feed) bury(d *delivery, first, last time.Time, reason error) op {
 		f.keys.Parked(f.o.group, d.topic), f.keys.ParkedEntries(f.o.group, d.topic),
 	}
 	args := []any{f.o.group, d.id}
-	if len(d.fields) <= scriptFields {
-		for _, text := range d.fields {
+	kept := d.fields
+	if instead, ok := errors.AsType[*inSteadError](reason); ok {
+		kept = instead.fields
+	}
+	if len(kept) <= scriptFields {
+		for _, text := range kept {
 			args = append(args, text)
 		}
 	} else {

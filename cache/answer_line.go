@@ -1,0 +1,95 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A line is what becomes of further questions for an answer while it is made: they join
+// the question that it is made for, and are done by that, however many they are and in
+// whatever processes. It stands in a hash beside the answer's entry, in the same slot:
+//
+//	t   the token of the lease under which the answer is made
+//	by  the event that it is made for, which leads the line
+//	w   1 where nobody waits for that one
+//	n   the newest event that led or joined
+//	c   how many have joined for which somebody waits
+//
+// That nothing is lost:
+//
+//  1. a question joins while the lease that is in the line is in the entry, too. Its
+//     holder has not acknowledged its own event then: that comes again, whatever
+//     becomes of the holder, and asks for both;
+//  2. whoever waits had registered before it asked, and the answer is announced, or
+//     its failure, when that lease ends. So it hears;
+//  3. where an ai.forget stands between the two in the stream, the older one counts as
+//     being as new as the newer when it comes again (see Claim).
+//
+// What has joined shares the end of the one that leads, be that a dead letter.
+const (
+	lineNewest = "n"
+	lineJoined = "c"
+
+	// lineFor is how long the line of an answer that could not be made is remembered:
+	// longer than its event waits to be tried again, but where the model is away.
+	lineFor = 24 * time.Hour
+)
+
+// aiLine names the line of an answer.
+func (k keys) aiLine(key string) string { return k.prefix + "ai_line:{" + key + "}" }
+
+// Lead opens the line of an answer that is about to be made under a lease, for the event
+// of a stream entry. Call it after Claim. It fails with ErrLost where the lease is
+// another's by now.
+func (a *Answers) Lead(ctx context.Context, l Lease, entry string, warm bool) error {
+	led, err := a.lines.add.Run(ctx, a.store.client, []string{a.store.keys.entry(l.View.Name, l.Key), a.store.keys.aiLine(l.Key)},
+		l.token, eventOrder(entry), flag(warm), lineFor.Milliseconds()).Int()
+	if err != nil {
+		return fmt.Errorf("lead a line: %w", err)
+	}
+	if led == 0 {
+		return fmt.Errorf("lead a line: %w", ErrLost)
+	}
+	return nil
+}
+
+// Join reports whether the question of a stream entry is done by joining the line of its
+// answer. One for which somebody waits does not join one for which nobody does.
+func (a *Answers) Join(ctx context.Context, key, entry string, warm bool) (bool, error) {
+	joined, err := a.lines.undo.Run(ctx, a.store.client, []string{a.store.keys.entry(a.view, key), a.store.keys.aiLine(key)},
+		eventOrder(entry), flag(warm)).Int()
+	if err != nil {
+		return false, fmt.Errorf("join a line: %w", err)
+	}
+	return joined == 1, nil
+}
+
+// Joined returns how many questions have joined the line of an answer, for which
+// somebody waits. Settle ends the line.
+func (a *Answers) Joined(ctx context.Context, key string) (int, error) {
+	var joined *redis.StringCmd
+	err := a.write(ctx, "count a line", func(p redis.Pipeliner) { joined = p.HGet(ctx, a.store.keys.aiLine(key), lineJoined) })
+	if err != nil {
+		return 0, err
+	}
+	n, _ := strconv.Atoi(joined.Val()) // where nobody has joined there is no number
+	return n, nil
+}
+
+// newest returns the newest event of a line, or this one where that is newer.
+func (a *Answers) newest(ctx context.Context, key, event string) (string, error) {
+	var newest *redis.StringCmd
+	err := a.write(ctx, "look at a line", func(p redis.Pipeliner) { newest = p.HGet(ctx, a.store.keys.aiLine(key), lineNewest) })
+	return max(event, newest.Val()), err
+}
+
+func flag(is bool) string {
+	if is {
+		return "1"
+	}
+	return "0"
+}
