@@ -48,6 +48,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		l = limitConnections(l, s.o.MaxConns, s.log)
 	}
 	serve := func() error { return server.Serve(l) }
+	if s.lane != nil {
+		l, server.ConnState = s.lane.Listen(l, s.timeouts.write), s.lane.ConnState
+	}
 	if s.tls != nil {
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.tls.get}
 		serve = func() error { return server.ServeTLS(l, "", "") }
@@ -66,6 +69,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	err := server.Shutdown(bounded)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were still in flight: %w", err), server.Close())
+	}
+	if s.lane != nil {
+		err = errors.Join(err, s.lane.Wait(bounded))
 	}
 	err = errors.Join(err, s.watches.wait(bounded))
 	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {

@@ -29,6 +29,7 @@ type exchange struct {
 	redis   time.Duration // spent reading the entry
 	fill    time.Duration // spent waiting for one
 	status  int           // 0: the header has not gone out
+	atOnce  bool          // it has come by the lane, where nobody may wait
 	hidden  bool          // do not tell what the time was spent on, nor how much it was
 	limit   cache.Limit   // that the request counts against
 	values  headerValues  // that are different for each answer
@@ -108,11 +109,14 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 		q.Limit = &x.limit
 	}
 	begun := time.Now()
-	result, err := x.server.reader.Read(x.request.Context(), q)
+	result, err := x.look(q)
 	if !result.Near {
 		x.redis += time.Since(begun)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errNotAtOnce):
+		return result, err
+	case err != nil:
 		return result, x.cacheAway(err)
 	}
 	switch {
@@ -129,6 +133,18 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 		if !result.Admission.Allowed {
 			return result, x.route.rule.refusal(result.Admission)
 		}
+	}
+	return result, nil
+}
+
+// look reads an entry: in the lane, only if that takes no waiting.
+func (x *exchange) look(q cache.Query) (cache.Result, error) {
+	if !x.atOnce {
+		return x.server.reader.Read(x.request.Context(), q)
+	}
+	result, ok := x.server.reader.Near(q)
+	if !ok {
+		return result, errNotAtOnce
 	}
 	return result, nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"mythiccache/api/lane"
 )
 
 // statusClientGone is what the metrics call a request whose client hung up (as
@@ -19,8 +21,12 @@ const statusClientGone = 499
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, route *boundRoute, handle func(*exchange) error) {
 	x := s.exchange()
 	x.ResponseWriter, x.request, x.route, x.started = w, r, route, time.Now()
+	x.atOnce = lane.In(r.Context())
 	w.Header()["X-Content-Type-Options"] = s.fixed.nosniff
 	defer s.finish(x)
+	if x.atOnce && !route.near {
+		return
+	}
 	var err error
 	if x.caller, err = s.auth.identify(r, route.access); err == nil {
 		err = handle(x)
@@ -35,6 +41,8 @@ func (x *exchange) fail(err error) {
 	var p *Problem
 	isProblem := errors.As(err, &p)
 	switch {
+	case errors.Is(err, errNotAtOnce):
+		return
 	case x.request.Context().Err() != nil && (errors.Is(err, context.Canceled) || isProblem && p.Type == kindCacheAway.uri()):
 		if x.status == 0 {
 			x.status = statusClientGone
@@ -71,6 +79,10 @@ func (s *Server) finish(x *exchange) {
 		if broken = x.status != 0; !broken {
 			x.tell(problem(kindInternal, ""))
 		}
+	}
+	if x.atOnce && x.status == 0 && !broken { // as if it had not been asked: it will be, by net/http
+		s.exchanges.Put(x)
+		return
 	}
 	took := time.Since(x.started)
 	x.route.metrics.observe(x.status, took)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"mythiccache/api/lane"
 	"mythiccache/cache"
 	"mythiccache/cache/view"
 	"mythiccache/producers/event"
@@ -87,6 +88,7 @@ type Server struct {
 	document  constant // OpenAPI
 	page      *page    // that shows it
 	handler   http.Handler
+	lane      *lane.Lane // in front of net/http; nil: none
 	timeouts  timeouts
 	tls       *certificate // nil: none
 	other     *boundRoute  // of requests that no route is for
@@ -165,6 +167,9 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s.handler = crossOrigin(origins, routed)
+	if err := s.newLane(); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
 	return s, nil
 }
 

@@ -23,7 +23,7 @@ func (s *Server) viewRoutes() []route {
 			continue
 		}
 		r := route{
-			method: http.MethodGet, path: v.HTTP.Path, access: anyone, limited: true,
+			method: http.MethodGet, path: v.HTTP.Path, access: anyone, near: true, limited: true,
 			operation: "getView", view: v,
 			handle: func(x *exchange) error { return s.getView(x, v) },
 		}

@@ -16,6 +16,9 @@ func (s *Server) getWatched(x *exchange, v *view.View) error {
 		return s.getView(x, v)
 	}
 	if wantsEvents(x.request.Header["Accept"]) {
+		if x.atOnce {
+			return errNotAtOnce
+		}
 		return s.stream(x, v)
 	}
 	wait, err := parseWait(x.request.Header["Prefer"])

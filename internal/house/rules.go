@@ -77,8 +77,12 @@ var rules = []rule{
 	},
 	{
 		pkg:   "api",
-		may:   []string{"cache", "cache/view", "cache/version", "producers/event", redis, jwt, keySets, crossSite, gzips, group},
+		may:   []string{"api/lane", "cache", "cache/view", "cache/version", "producers/event", redis, jwt, keySets, crossSite, gzips, group},
 		never: []string{"producers$", "producers/stream", "consumers", "migrations", "cmd", "internal", postgres, watermill},
+	},
+	{
+		pkg: "api/lane", plain: true,
+		never: []string{"cache", "producers", "consumers", "migrations", "cmd", "internal"},
 	},
 	{
 		pkg: "migrations", plain: true,

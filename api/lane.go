@@ -1,0 +1,30 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"mythiccache/api/lane"
+)
+
+// errNotAtOnce says that a request in the lane would have to wait, or that its route
+// has no business there. Nothing is sent then, and net/http brings the request again.
+var errNotAtOnce = errors.New("not to be answered at once")
+
+// newLane makes the lane in which hits from memory are answered. There is none where
+// nothing is kept in memory: it would be in everybody's way.
+func (s *Server) newLane() error {
+	if !s.reader.KeepsNear() || s.tls != nil {
+		return nil
+	}
+	s.lane = lane.New(s.handler)
+	answered := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "mythic_cache_api_lane_total", Help: "Requests that were answered from memory before net/http read them.",
+	}, func() float64 { return float64(s.lane.Answered()) })
+	if err := s.o.Registry.Register(answered); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	return nil
+}

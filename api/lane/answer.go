@@ -1,0 +1,146 @@
+package lane
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// gathered is how many bytes are sent at once. What would be more is not copied.
+const gathered = 16 << 10
+
+// answer is what a handler writes to. It gathers what is to be sent.
+type answer struct {
+	conn    *conn
+	header  http.Header
+	status  int  // 0: the handler has not said
+	refused bool // it is not the lane's
+	text    []byte
+	length  int // of the body, as the header says it
+	written int
+	err     error
+}
+
+// Header returns the header that is sent with WriteHeader.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader writes down the header, if it is one that the lane can send.
+func (a *answer) WriteHeader(status int) {
+	if a.status != 0 {
+		return
+	}
+	a.status = status
+	if a.refused = !a.sendable(); !a.refused {
+		now := time.Now()
+		a.text = a.appendHead(a.text, now)
+		a.err = a.conn.keep(now)
+	}
+}
+
+// bodyless reports whether answers of a status have no body.
+func bodyless(status int) bool {
+	return status == http.StatusNoContent || status == http.StatusNotModified
+}
+
+// sendable reports whether nothing about the header is for net/http to judge.
+func (a *answer) sendable() bool {
+	h := a.header
+	if a.status < 200 || http.StatusText(a.status) == "" || h["Connection"] != nil || h["Transfer-Encoding"] != nil || h["Trailer"] != nil || h["Date"] != nil {
+		return false
+	}
+	if bodyless(a.status) {
+		return h["Content-Length"] == nil && h["Content-Type"] == nil
+	}
+	length := h["Content-Length"]
+	if len(length) != 1 || len(h["Content-Type"]) == 0 {
+		return false
+	}
+	var err error
+	a.length, err = strconv.Atoi(length[0])
+	return err == nil && a.length >= 0
+}
+
+// appendHead writes status line and header.
+func (a *answer) appendHead(b []byte, now time.Time) []byte {
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(a.status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(a.status)...)
+	b = append(b, "\r\nDate: "...)
+	b = a.conn.lane.appendDate(b, now)
+	b = append(b, "\r\n"...)
+	for name, values := range a.header {
+		for _, value := range values {
+			b = append(b, name...)
+			b = append(b, ": "...)
+			b = appendValue(b, value)
+			b = append(b, "\r\n"...)
+		}
+	}
+	if a.conn.last() {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// appendValue writes a value as net/http does: on one line, without space around.
+func appendValue(b []byte, value string) []byte {
+	at := len(b)
+	b = append(b, strings.TrimSpace(value)...)
+	for i := at; i < len(b); i++ {
+		if b[i] == '\r' || b[i] == '\n' {
+			b[i] = ' '
+		}
+	}
+	return b
+}
+
+// Write takes a part of the body.
+func (a *answer) Write(body []byte) (int, error) {
+	if a.status == 0 {
+		a.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case a.refused:
+		return len(body), nil
+	case bodyless(a.status):
+		return 0, http.ErrBodyNotAllowed
+	case len(body) > a.length-a.written:
+		return 0, http.ErrContentLength
+	case a.err != nil:
+		return 0, a.err
+	}
+	a.written += len(body)
+	if len(a.text)+len(body) <= gathered {
+		a.text = append(a.text, body...)
+		return len(body), nil
+	}
+	if a.send(); a.err != nil {
+		return 0, a.err
+	}
+	var n int
+	n, a.err = a.conn.Write(body)
+	return n, a.err
+}
+
+// send sends what has gathered.
+func (a *answer) send() {
+	if a.err == nil && len(a.text) > 0 {
+		_, a.err = a.conn.Write(a.text)
+		a.text = a.text[:0]
+	}
+}
+
+// finish sends the rest, and reports whether there was an answer.
+func (a *answer) finish() (answered bool, err error) {
+	if a.status == 0 || a.refused {
+		return false, nil
+	}
+	a.send()
+	if a.err == nil && !bodyless(a.status) && a.written != a.length {
+		a.err = http.ErrContentLength // what comes next would be taken for the rest
+	}
+	a.conn.lane.answered.Add(1)
+	return true, a.err
+}

@@ -1,0 +1,39 @@
+// Package lane answers the plainest of requests on the connection itself, before
+// net/http has read them: a GET that can be answered at once, from memory. What
+// net/http does around a handler (a goroutine that waits for the client to hang up,
+// contexts, two buffers, half a dozen deadlines) costs more than such an answer does.
+//
+// # What it does
+//
+// A listener of the lane gives net/http connections of its own. Between two requests,
+// when net/http reads from one, the lane takes what has come. If that is exactly one
+// whole request of a narrow form (see parse), the lane gives it to the server's own
+// handler. If the handler answers, the answer is written, and the lane waits for what
+// comes next. In all other cases the bytes go to net/http as they came, which
+// never knows that somebody has looked at them. So a request is answered by one of the
+// two alone, and nothing but the choice between them is the lane's to get wrong.
+//
+// # What a handler must know
+//
+// In asks whether a request has come by the lane. Nobody notices there that the
+// client hangs up, so a handler must not wait, neither for another process nor for
+// time to pass: where it would have to, it returns without having written
+// anything, and is called again, by net/http. It must do nothing before that which must
+// not be done twice. An answer must have its Content-Length, and its Content-Type if it
+// has a body; one that has not, or that names a Connection, a Transfer-Encoding or a
+// Trailer, is not sent, and the request goes to net/http too. Neither request nor writer may be
+// held on to.
+//
+// # What it does not do
+//
+// It answers neither the first request on a connection, which net/http reads before
+// anything is known of the client, nor one that came in pieces or behind another. It knows
+// nothing of TLS: a server that speaks it has no lane.
+//
+// # Deadlines, and the end
+//
+// A connection in the lane may rest for as long as net/http let it, counted from the
+// last answer, and a client has as long as Options.Write to take one.
+// To net/http such a connection is idle, so Shutdown closes it at once. One on which an answer is under
+// way is closed when that is out: Wait waits for those.
+package lane

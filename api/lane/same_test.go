@@ -1,0 +1,227 @@
+package lane
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"pgregory.net/rapid"
+)
+
+// piece is what a client sends at once.
+type piece struct {
+	text string
+	wait bool // until all that can be answered of what was sent before is
+}
+
+// converse sends pieces on one connection and returns all that was answered, and how
+// many answers came by the lane.
+func converse(t *testing.T, pieces []piece, withLane bool) (said string, answered uint64) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := serve(http.HandlerFunc(echo), withLane)
+		defer f.stop(t)
+		conn := f.dial()
+		defer conn.Close()
+		heard := hear(conn)
+		for _, p := range pieces {
+			if p.wait {
+				synctest.Wait()
+			}
+			if _, err := conn.Write([]byte(p.text)); err != nil {
+				break // the server has hung up
+			}
+		}
+		said = <-heard // the last request says close, or a deadline ends it
+		if withLane {
+			answered = f.lane.Answered()
+		}
+	})
+	return said, answered
+}
+
+var (
+	statusLine = regexp.MustCompile(`HTTP/1\.[01] \d{3} `)
+	date       = regexp.MustCompile(`^Date: .*GMT$`)
+)
+
+// inOrder sorts the header of each answer, which has no order that means anything, and
+// leaves the time out.
+func inOrder(said string) string {
+	var b strings.Builder
+	for said != "" {
+		at := statusLine.FindStringIndex(said)
+		if at == nil {
+			break
+		}
+		b.WriteString(said[:at[0]])
+		header, rest, _ := strings.Cut(said[at[0]:], "\r\n\r\n")
+		lines := strings.Split(header, "\r\n")
+		lines = slices.DeleteFunc(lines, date.MatchString)
+		slices.Sort(lines[1:])
+		b.WriteString(strings.Join(lines, "\n") + "\n\n")
+		said = rest
+	}
+	b.WriteString(said)
+	return b.String()
+}
+
+// spell shows pieces; one that did not wait begins with a plus.
+func spell(pieces []piece) string {
+	var b strings.Builder
+	for _, p := range pieces {
+		if !p.wait {
+			b.WriteString("+")
+		}
+		fmt.Fprintf(&b, "%q\n", p.text)
+	}
+	return b.String()
+}
+
+// fields are lines that the lane may see, and some that it must not touch.
+var fields = []string{
+	"Accept: */*", "accept: application/json", "ACCEPT-ENCODING: gzip", "Accept-Language: de, en;q=0.5", "Authorization: Bearer abc.def-_",
+	"If-None-Match: \"a\", W/\"b\"", "User-Agent:wrk", "Connection: keep-alive", "connection: Keep-Alive", "Cookie: a=b", "X-Request-Id: 1",
+	"X-Forwarded-For: 10.0.0.1, ::1", "traceparent: 00-1-2-01", "Referer: http://x/?a=b#c",
+	// What is for net/http to judge.
+	"Prefer: wait=5", "Connection: close", "Connection: upgrade", "Upgrade: websocket", "Pragma: no-cache", "Content-Length: 0", "Content-Length: 5",
+	"Transfer-Encoding: chunked", "TE: trailers", "Expect: 100-continue", "Host: y", "Host:", "Accept : a", " Accept: a", "Accept: a\tb", "Accept:  two",
+	"Accept: trailing ", "Accept:", "Accept: caf\u00e9", "A b: c", "NoColon", "Accept: a\n", "Accept: a\r", "Accept: a\x00", "X-Min-Xid: 1", "Origin: http://x",
+	"Keep-Alive: 5", "Proxy-Connection: keep-alive", "Trailer: x", "Range: bytes=0-1", "If-Range: x", "HTTP2-Settings: x",
+}
+
+// drawPlain draws a request of the form that the lane is for.
+func drawPlain(t *rapid.T) string {
+	line := rapid.SampledFrom([]string{"/plain", "/same/1", "/missing", "/", "/a/b:c@d~e_f-g.h", "/odd/short", "/odd/type"}).Draw(t, "path")
+	lines := append([]string{"GET " + line + " HTTP/1.1", "Host: x"}, rapid.SliceOfNDistinct(rapid.SampledFrom(fields[:14]), 0, 3, rapid.ID).Draw(t, "fields")...)
+	return strings.Join(lines, "\r\n") + "\r\n\r\n"
+}
+
+func drawRequest(t *rapid.T) string {
+	if rapid.IntRange(0, 2).Draw(t, "plain") > 0 {
+		return drawPlain(t)
+	}
+	line := rapid.SampledFrom([]string{
+		"GET /plain HTTP/1.1", "GET /plain HTTP/1.1", "GET /plain HTTP/1.1", "GET /same/1 HTTP/1.1", "GET /missing HTTP/1.1", "GET / HTTP/1.1",
+		"GET /declined HTTP/1.1", "GET /a/b:c@d~e_f-g.h HTTP/1.1", "GET /odd/length HTTP/1.1", "GET /odd/type HTTP/1.1", "GET /odd/close HTTP/1.1", "GET /odd/short HTTP/1.1",
+		"HEAD /plain HTTP/1.1", "PUT /plain HTTP/1.1", "GET /plain?a=b HTTP/1.1", "GET /pl%61in HTTP/1.1", "GET //x/y HTTP/1.1", "GET /a/../b HTTP/1.1", "GET http://h/plain HTTP/1.1",
+		"GET /plain HTTP/1.0", "GET /plain HTTP/1.2", "get /plain HTTP/1.1", "GET  /plain HTTP/1.1", "GET /plain  HTTP/1.1", "GET /plain", "GET * HTTP/1.1", "OPTIONS * HTTP/1.1", "GET /pl;ain HTTP/1.1",
+		"GET /é HTTP/1.1", "PRI * HTTP/2.0", "CONNECT x:1 HTTP/1.1", "", "\r\nGET /plain HTTP/1.1",
+	}).Draw(t, "line")
+	lines := []string{line}
+	if rapid.IntRange(0, 19).Draw(t, "host") > 0 {
+		lines = append(lines, rapid.SampledFrom([]string{"Host: x", "host: example.com:8001", "HOST: [::1]:80", "Host: a b", "Host: x/y"}).Draw(t, "which"))
+	}
+	lines = append(lines, rapid.SliceOfN(rapid.SampledFrom(fields), 0, 3).Draw(t, "fields")...)
+	if rapid.IntRange(0, 29).Draw(t, "long") == 0 {
+		lines = append(lines, "Cookie: "+strings.Repeat("x", rapid.IntRange(3900, 5000).Draw(t, "length")))
+	}
+	text := strings.Join(lines, "\r\n") + "\r\n\r\n"
+	switch rapid.IntRange(0, 9).Draw(t, "body") {
+	case 0: // a body that looks like a request
+		body := rapid.SampledFrom([]string{plainGet, "GET /other HTTP/1.1\r\nHost: x\r\n\r\n", "12345"}).Draw(t, "text")
+		text = fmt.Sprintf("PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	case 1:
+		text = fmt.Sprintf("PUT /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(plainGet), plainGet)
+	}
+	return text
+}
+
+// drawPieces draws requests and cuts them: where one ends, at each line, or anywhere.
+func drawPieces(t *rapid.T) []piece {
+	var pieces []piece
+	add := func(text string) {
+		pieces = append(pieces, piece{text: text, wait: rapid.IntRange(0, 4).Draw(t, "wait") > 0})
+	}
+	joined := ""
+	add(plainGet)
+	for range rapid.IntRange(1, 8).Draw(t, "requests") {
+		text := drawRequest(t)
+		if rapid.IntRange(0, 24).Draw(t, "damage") == 0 {
+			at := rapid.IntRange(0, len(text)).Draw(t, "at")
+			text = text[:at] + rapid.SampledFrom([]string{"", "\r", "\n", " ", ":", "\x00", "G", "/"}).Draw(t, "with") + text[min(at+1, len(text)):]
+		}
+		text, joined = joined+text, ""
+		switch rapid.IntRange(0, 9).Draw(t, "cut") {
+		case 0: // not at all: the next comes with it
+			joined = text
+		case 1: // at each line
+			for _, line := range strings.SplitAfter(text, "\n") {
+				add(line)
+			}
+		case 2: // the head alone
+			head, rest, _ := strings.Cut(text, "\r\n\r\n")
+			add(head + "\r\n\r\n")
+			add(rest)
+		case 3:
+			at := rapid.IntRange(0, len(text)).Draw(t, "at")
+			add(text[:at])
+			add(text[at:])
+		default:
+			add(text)
+		}
+	}
+	add(joined)
+	add(lastGet)
+	return slices.DeleteFunc(pieces, func(p piece) bool { return p.text == "" })
+}
+
+// TestSameAsWithoutLane sends whatever may come to a server with a lane and to one
+// without. Nobody can tell them apart. (But for one thing: net/http passes over an empty
+// line if the request before it was a POST, and does not know of those in the lane
+// since. So none is sent here.)
+func TestSameAsWithoutLane(t *testing.T) {
+	var answered uint64
+	rapid.Check(t, func(r *rapid.T) {
+		for range 10 {
+			pieces := drawPieces(r)
+			with, by := converse(t, pieces, true)
+			without, _ := converse(t, pieces, false)
+			if a, b := inOrder(with), inOrder(without); a != b {
+				r.Fatalf("with a lane:\n%s\n\nwithout:\n%s\n\nsent: %s", a, b, spell(pieces))
+			}
+			answered += by
+		}
+	})
+	if answered < 500 {
+		t.Errorf("the lane answered %d requests: this has tried nothing", answered)
+	}
+}
+
+// cutUp makes pieces of a text, where the numbers say.
+func cutUp(text string, cuts []byte) []piece {
+	var pieces []piece
+	for _, cut := range cuts {
+		n := int(cut >> 1)
+		if n == 0 || n >= len(text) {
+			continue
+		}
+		pieces, text = append(pieces, piece{text: text[:n], wait: cut&1 == 1}), text[n:]
+	}
+	return append(pieces, piece{text: text, wait: true}, piece{text: lastGet, wait: true})
+}
+
+func FuzzSameAsWithoutLane(f *testing.F) {
+	for _, text := range []string{
+		plainGet, "PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n" + plainGet, "GET /plain HTTP/1.1\r\n" + plainGet, "\r\n\r\n" + plainGet,
+		"HEAD /plain HTTP/1.1\r\nHost: x\r\nAccept: a\r\n\r\n" + plainGet,
+	} {
+		f.Add(plainGet+text, []byte{byte(len(plainGet)<<1 | 1), 1 << 1, 7<<1 | 1})
+		f.Add(plainGet+text, []byte{byte(len(plainGet)<<1 | 1), byte((len(text)-len(plainGet))<<1 | 1), 0})
+	}
+	f.Fuzz(func(t *testing.T, text string, cuts []byte) {
+		if len(text) > 16<<10 || len(cuts) > 64 || strings.Contains(text, "POST") {
+			return
+		}
+		pieces := cutUp(text, cuts)
+		with, _ := converse(t, pieces, true)
+		without, _ := converse(t, pieces, false)
+		if a, b := inOrder(with), inOrder(without); a != b {
+			t.Fatalf("with a lane:\n%s\n\nwithout:\n%s\n\nsent: %s", a, b, spell(pieces))
+		}
+	})
+}

@@ -1,0 +1,41 @@
+package lane
+
+import (
+	"net/http"
+	"net/url"
+)
+
+// turn is a request and its answer, used again for another.
+type turn struct {
+	request *http.Request
+	url     url.URL
+	header  http.Header
+	values  [maxFields]string // of the header
+	answer
+}
+
+// maxFields is more than a request can have, each at most once.
+const maxFields = 32
+
+// maxKept is how many bytes of an answer a turn may hold on to.
+const maxKept = 64 << 10
+
+// turn returns an empty one.
+func (l *Lane) turn() *turn {
+	if t, used := l.turns.Get().(*turn); used {
+		return t
+	}
+	return &turn{request: new(http.Request), header: http.Header{}, answer: answer{header: http.Header{}}}
+}
+
+// done takes a turn back.
+func (l *Lane) done(t *turn) {
+	clear(t.header)
+	clear(t.answer.header)
+	text := t.text[:0]
+	if cap(text) > maxKept {
+		text = nil
+	}
+	t.answer = answer{header: t.answer.header, text: text}
+	l.turns.Put(t)
+}
