@@ -1,8 +1,11 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 
 	"mythiccache/cache"
@@ -41,6 +44,8 @@ type delta struct {
 	Content   *string         `json:"content,omitempty"`
 	Refusal   *string         `json:"refusal,omitempty"`
 	ToolCalls []toolCallDelta `json:"tool_calls,omitempty"`
+
+	other json.RawMessage // in place of all these: members that have no field here
 }
 
 type toolCallDelta struct {
@@ -53,6 +58,10 @@ type toolCallDelta struct {
 // the second repeats the first, and errDiffers where it does not.
 func restOf(said, answer cache.Answer) ([]delta, error) {
 	var deltas []delta
+	other, err4 := restOfOther(said.Other, answer.Other)
+	if other != nil { // first: reasoning comes before its answer
+		deltas = append(deltas, delta{other: other})
+	}
 	content, err := restOfText(said.Text, answer.Text)
 	refusal, err2 := restOfText(said.Refusal, answer.Refusal)
 	for _, text := range splitText(content) {
@@ -62,7 +71,7 @@ func restOf(said, answer cache.Answer) ([]delta, error) {
 		deltas = append(deltas, delta{Refusal: &text})
 	}
 	calls, err3 := restOfCalls(said.ToolCalls, answer.ToolCalls)
-	err = errors.Join(err, err2, err3)
+	err = errors.Join(err, err2, err3, err4)
 	switch {
 	case errors.Is(err, errDiffers):
 		return nil, errDiffers
@@ -81,6 +90,89 @@ func restOfText(said, text string) (string, error) {
 		return "", errShort
 	}
 	return "", errDiffers
+}
+
+// restOfOther does for members without a field what restOf does for the whole: texts are
+// continued, objects hold others, and what is neither has to be the same.
+func restOfOther(said, answer json.RawMessage) (json.RawMessage, error) {
+	switch {
+	case bytes.Equal(said, answer):
+		return nil, nil
+	case len(said) == 0:
+		return answer, nil
+	}
+	before, err := readOther(said)
+	after, err2 := readOther(answer)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
+	}
+	rest, err := restOfMembers(before, after)
+	if err != nil || len(rest) == 0 {
+		return nil, err
+	}
+	return plainJSON(rest)
+}
+
+func readOther(raw json.RawMessage) (members map[string]any, err error) {
+	if len(raw) > 0 {
+		decoder := json.NewDecoder(bytes.NewReader(raw))
+		decoder.UseNumber()
+		err = decoder.Decode(&members)
+	}
+	return members, err
+}
+
+func restOfMembers(said, answer map[string]any) (map[string]any, error) {
+	rest := map[string]any{}
+	var failed error
+	for name, new := range answer {
+		old, told := said[name]
+		if !told {
+			rest[name] = new
+			continue
+		}
+		more, err := restOfMember(name, old, new)
+		failed = errors.Join(failed, err)
+		if more != nil {
+			rest[name] = more
+		}
+	}
+	for name := range said {
+		if _, there := answer[name]; !there {
+			failed = errors.Join(failed, errShort)
+		}
+	}
+	return rest, failed
+}
+
+// restOfMember returns what one has more than the other; nil for nothing.
+func restOfMember(name string, said, answer any) (any, error) {
+	switch old := said.(type) {
+	case string:
+		if new, ok := answer.(string); ok && !slices.Contains([]string{"id", "type", "role"}, name) { // as cache.Draft has it
+			more, err := restOfText(old, new)
+			if more == "" {
+				return nil, err
+			}
+			return more, err
+		}
+	case map[string]any:
+		if new, ok := answer.(map[string]any); ok {
+			more, err := restOfMembers(old, new)
+			if len(more) == 0 {
+				return nil, err
+			}
+			return more, err
+		}
+	case []any:
+		if new, ok := answer.([]any); ok && len(new) < len(old) && reflect.DeepEqual(old[:len(new)], new) {
+			return nil, errShort
+		}
+	}
+	if !reflect.DeepEqual(said, answer) {
+		return nil, errDiffers
+	}
+	return nil, nil
 }
 
 // restOfCalls does for calls of tools what restOf does for the whole. A call whose

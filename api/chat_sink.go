@@ -83,7 +83,7 @@ func (s *chatStream) renew(generation string) error {
 		}
 		s.said = said
 	}
-	s.behind = s.said.Text != "" || s.said.Refusal != "" || len(s.said.ToolCalls) > 0
+	s.behind = s.said.Text != "" || s.said.Refusal != "" || len(s.said.ToolCalls) > 0 || len(s.said.Other) > 0
 	s.generation, s.over, s.now = generation, false, cache.Draft{}
 	return nil
 }
@@ -153,10 +153,7 @@ func (s *chatStream) whole(a cache.Answer) error {
 		}
 		return nil
 	}
-	b = s.append(b, []byte(opening), last(len(rest) == 0 && len(a.Other) == 0))
-	if len(a.Other) > 0 {
-		b = s.append(b, a.Other, last(len(rest) == 0))
-	}
+	b = s.append(b, []byte(opening), last(len(rest) == 0))
 	for i := range rest {
 		if b, err = s.appendDelta(b, &rest[i], last(i == len(rest)-1)); err != nil {
 			return err
@@ -210,6 +207,9 @@ func (s *chatStream) appendDelta(b []byte, one *delta, logprobs json.RawMessage)
 	if one.Content != nil && one.Role == "" && one.Refusal == nil && one.ToolCalls == nil { // as most have
 		b = append(append(b, s.head...), `{"index":0,"delta":{"content":`...)
 		return s.close(append(appendText(b, *one.Content), '}'), logprobs), nil
+	}
+	if one.other != nil {
+		return s.append(b, one.other, logprobs), nil
 	}
 	raw, err := plainJSON(one)
 	if err != nil {
