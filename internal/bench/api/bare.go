@@ -49,7 +49,7 @@ func Bare(ctx context.Context, file, port, from string) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	server := &http.Server{Handler: b, ReadHeaderTimeout: patience}
+	server := &http.Server{Handler: b} // without a deadline, each of which would cost it something
 	context.AfterFunc(ctx, func() { server.Close() })
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -70,7 +71,7 @@ func (w *wire) read() (answer, error) {
 	if a.status, err = strconv.Atoi(string(line[9:12])); err != nil {
 		return answer{}, fmt.Errorf("%q begins no answer", line)
 	}
-	size := 0
+	size := -1
 	for {
 		if line, err = w.in.ReadSlice('\n'); err != nil {
 			return answer{}, err
@@ -93,6 +94,9 @@ func (w *wire) read() (answer, error) {
 func (w *wire) readBody(a answer, size int) (answer, error) {
 	if a.status == http.StatusNotModified {
 		return a, nil
+	}
+	if size < 0 {
+		return answer{}, errors.New("an answer that does not say how long it is")
 	}
 	if cap(w.body) < size {
 		w.body = make([]byte, size)
