@@ -191,7 +191,11 @@ func TestAnOutageIsOverWithTheLastOldAnswer(t *testing.T) {
 	if measured := lines[1].Measured; measured[:3] != "3.0" || lines[1].Reached || !lines[0].Reached {
 		t.Errorf("it was fresh after %s: %+v", measured, lines)
 	}
-	lines = ask(time.Minute+6*time.Second, http.StatusServiceUnavailable, "", "")
+	lines = ask(time.Minute+6*time.Second, http.StatusOK, "STALE", "new")
+	if measured := lines[1].Measured; measured[:3] != "6.0" || !lines[0].Reached {
+		t.Errorf("it was fresh after %s: %+v", measured, lines)
+	}
+	lines = ask(time.Minute+7*time.Second, http.StatusServiceUnavailable, "", "")
 	if lines[0].Measured != "1" || lines[0].Reached || len(lines[0].Notes) != 2 {
 		t.Errorf("after an error: %+v", lines[0])
 	}

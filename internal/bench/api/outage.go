@@ -48,7 +48,7 @@ type outage struct {
 	message   string       // of the runs that were changed meanwhile
 	returned  atomic.Int64 // when Redis was back; 0: not yet
 	stale     atomic.Int64 // when the last answer was asked for that was not fresh
-	old       atomic.Int64 // when the last one was asked for that did not have the change
+	old       atomic.Int64 // when the last one of what was changed was asked for that did not have the change
 	n, kept   atomic.Int64 // answers, and those of them that were STALE
 	errors    atomic.Int64
 	first     atomic.Pointer[error]
@@ -170,7 +170,7 @@ func (o *outage) ask(ctx context.Context, w *wire, n int) {
 		o.kept.Add(1)
 		latest(&o.stale, at)
 	}
-	if err == nil && q.changed && o.returned.Load() > 0 && !bytes.Contains(a.body, []byte(o.message)) {
+	if err == nil && q.changed && !bytes.Contains(a.body, []byte(o.message)) {
 		latest(&o.old, at)
 	}
 	if err != nil {
