@@ -83,7 +83,7 @@ func TestChaptersAreThereBeforeAnyoneAsks(t *testing.T) {
 // The built-in model has the demo's chapters.
 func TestTheDemosChaptersAreThere(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, map[string]string{"REDIS_CACHE_TTL": "5", "AI_REFRESH_READS": "2", "RATE_LIMITS": "default=100000/1m"})
+	s := newSystem(t, map[string]string{"REDIS_CACHE_TTL": "6", "AI_REFRESH_READS": "2", "RATE_LIMITS": "default=100000/1m"})
 	chapter := `{"messages":[{"role":"user","content":"Write chapter 3, Journeys, of the book of profile_1."}]}`
 	s.exec(`SELECT mythic_cache.publish('run.progress', 'RUN1', '{"stages": {"data_collected": true}}')`)
 	testserver.Eventually(t, "three chapters are there", func() error {
@@ -96,7 +96,7 @@ func TestTheDemosChaptersAreThere(t *testing.T) {
 	var first, last string
 	pace := time.NewTicker(20 * time.Millisecond)
 	defer pace.Stop()
-	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); <-pace.C {
+	for until := time.Now().Add(8 * time.Second); first == last && time.Now().Before(until); <-pace.C {
 		a := s.request(http.MethodPost, "/v1/chat/completions", eventsToken, http.Header{"Content-Type": {"application/json"}, "X-User-Id": {"user_2"}}, []byte(chapter))
 		if a.header.Get("X-Cache") != "HIT" {
 			t.Fatalf("%d %s: %s", a.status, a.header.Get("X-Cache"), a.body)
