@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // large is a document of /status whose body is worth compressing.
@@ -70,6 +71,31 @@ func TestBodiesAreCompressedForWhoTakesThem(t *testing.T) {
 			t.Errorf("%s: %d bytes are others than %d", path, len(a.body), len(plain.body))
 		}
 	}
+}
+
+// TestAHitIsCompressedOnce asks for one body over and over, as it comes from Redis, from
+// memory, and after another fill brought the same.
+func TestAHitIsCompressedOnce(t *testing.T) {
+	w := begin(t, nearBy(t))
+	w.put("run_status", "RUN1", fill(t, large("RUN1")))
+	first := w.packedGet("/status/RUN1", "gzip")
+	w.server.packer.writers = sync.Pool{New: func() any {
+		t.Error("the body is compressed again")
+		return gzip.NewWriter(nil)
+	}}
+	ask := func() {
+		t.Helper()
+		for range 3 {
+			if a := w.packedGet("/status/RUN1", "gzip"); !bytes.Equal(a.body, first.body) || a.Header.Get("Content-Encoding") != "gzip" {
+				t.Errorf("%d bytes, and %d at first", len(a.body), len(first.body))
+			}
+		}
+	}
+	ask()
+	w.settle("/status/RUN1")
+	ask()
+	w.put("run_status", "RUN1", later(t, large("RUN1")))
+	ask()
 }
 
 // packedGet is get without what the client does about codings by itself. The answer

@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	requests *prometheus.CounterVec
 	took     *prometheus.HistogramVec
+	auth     *authMetrics
 }
 
 // routeMetrics are the series of one route, looked up once.

@@ -30,6 +30,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route *boundRoute
 	var err error
 	if x.caller, err = s.auth.identify(r, route.access); err == nil {
 		err = handle(x)
+	} else {
+		s.metrics.auth.notLetIn(err)
 	}
 	if err != nil {
 		x.fail(err)

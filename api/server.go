@@ -148,6 +148,9 @@ func New(o Options) (*Server, error) {
 	if s.metrics, err = newMetrics(o.Registry, s.misses); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
+	if s.metrics.auth, err = newAuthMetrics(o.Registry); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
 	if s.page, err = newPage(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}

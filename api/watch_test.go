@@ -451,6 +451,9 @@ func TestWhatIsOlderIsNotSent(t *testing.T) {
 	topic := w.server.watches.topics[topicKey{"run_status", "RUN1"}]
 	w.server.watches.mu.Unlock()
 	w.server.watches.tell(topic, cache.Entry{View: "run_status", Key: "RUN1", Version: old.Version, ETag: `"old"`, Body: old.Body, Saved: time.Now().Add(time.Hour)}, time.Now())
+	// Of the same version, what was stored earlier.
+	same := told(t, "RUN1", "before", 102)
+	w.server.watches.tell(topic, cache.Entry{View: "run_status", Key: "RUN1", Version: same.Version, ETag: `"before"`, Body: same.Body, Saved: time.Now().Add(-time.Hour)}, time.Now())
 	last := w.put("run_status", "RUN1", told(t, "RUN1", "three", 103))
 	if e := c.next(); e.id != last.ETag {
 		t.Errorf("%+v", e)
