@@ -24,8 +24,8 @@ func (d *discard) WriteHeader(status int)      { d.status = status }
 // maxAllocations of a hit with a token, a limit and all headers: from memory, and from
 // Redis, go-redis's part included.
 const (
-	maxAllocations        = 12
-	maxDistantAllocations = 60
+	maxAllocations        = 6
+	maxDistantAllocations = 22
 )
 
 // hits returns a function that makes one hit with a token and a limit.

@@ -86,7 +86,7 @@ func decodeHeader(b []byte) (header, []byte, error) {
 		return header{}, nil, errCorrupt
 	}
 	var err error
-	if h.version, err = version.Parse(string(b[offVersion:offToken])); err != nil {
+	if h.version, err = version.Parse(b[offVersion:offToken]); err != nil {
 		return header{}, nil, errCorrupt
 	}
 	if token := string(b[offToken:offDeadline]); token != noToken {

@@ -129,6 +129,7 @@ func (p *pipeline) free(r *reading) {
 // work sends one batch after the other.
 func (p *pipeline) work(ctx context.Context, worker int) {
 	b := newBatch(p)
+	bounded := newDeadline(context.WithoutCancel(ctx))
 	since := &p.workers[worker].since
 	for {
 		select {
@@ -141,12 +142,12 @@ func (p *pipeline) work(ctx context.Context, worker int) {
 		runtime.Gosched()
 		p.gather(b)
 		since.Store(int64(time.Since(p.began)) | 1)
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
-		err := b.run(bounded)
+		bounded = bounded.next(batchTimeout)
+		err := b.run(bounded) //nolint:contextcheck // what is on its way outlasts ctx, and carries its values
 		if err != nil && bounded.Err() != nil {
 			p.abandon(err) // they have waited nearly as long
 		}
-		cancel()
+		bounded.end()
 		since.Store(0)
 		p.note(err)
 		p.batches.Add(1)

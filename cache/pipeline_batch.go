@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,10 @@ type batch struct {
 	of       *pipeline
 	readings []*reading
 
-	looks map[waitKey]*pending // the entries, each once
-	views map[string]int       // where the views' keys stand among the names
-	names []any                // MGET and the keys
+	looks map[waitKey]*pending  // the entries, each once
+	views map[string]*batchView // all that have been asked for
+	turn  uint64                // counts batches
+	names []any                 // MGET and the keys
 	found [][]byte
 	reply bulks
 	whose bulks // the connection's name
@@ -26,14 +28,25 @@ type batch struct {
 	limits map[limitKey]*asking
 	order  []*asking // as the script has them
 	sent   time.Time
+	pipe   redis.Pipeliner
+}
+
+// batchView is what a worker knows of a view.
+type batchView struct {
+	name any    // of its key; made once
+	turn uint64 // the batch that asks for it
+	at   int    // where it stands among the names of that
+	text []byte // what was found last,
+	viewKey
+	known bool // and what that means
 }
 
 // pending is an entry of a batch on its way.
 type pending struct {
 	look
-	at, view int // where entry and view's key stand among the names
-	mark     mark
-	readings []*reading
+	at   int // where it stands among the names
+	view *batchView
+	mark mark
 }
 
 // asking are the readings of one caller in a batch.
@@ -44,7 +57,10 @@ type asking struct {
 }
 
 func newBatch(p *pipeline) *batch {
-	b := &batch{of: p, looks: map[waitKey]*pending{}, views: map[string]int{}, limits: map[limitKey]*asking{}}
+	b := &batch{
+		of: p, looks: map[waitKey]*pending{}, views: map[string]*batchView{}, limits: map[limitKey]*asking{},
+		pipe: p.store.client.Pipeline(),
+	}
 	b.reset()
 	return b
 }
@@ -55,8 +71,8 @@ func (b *batch) reset() {
 	clear(b.order)
 	b.readings, b.order = b.readings[:0], b.order[:0]
 	b.names = append(b.names[:0], "mget")
+	b.turn++
 	clear(b.looks)
-	clear(b.views)
 	clear(b.limits)
 	b.reply.reset()
 	b.whose.reset()
@@ -77,7 +93,7 @@ func (b *batch) add(r *reading) {
 		p = &pending{at: b.name(b.of.store.keys.entry(r.view, r.key)), view: b.viewOf(r.view)}
 		b.looks[k] = p
 	}
-	p.readings = append(p.readings, r)
+	r.look = &p.look
 }
 
 // addLimit lets a reading use what another batch has brought meanwhile, or has the
@@ -97,18 +113,30 @@ func (b *batch) addLimit(r *reading) {
 	of.readings = append(of.readings, r)
 }
 
-func (b *batch) name(name string) int {
+func (b *batch) name(name any) int {
 	b.names = append(b.names, name)
 	return len(b.names) - 2 // behind MGET
 }
 
-func (b *batch) viewOf(view string) int {
-	at, ok := b.views[view]
-	if !ok {
-		at = b.name(b.of.store.keys.view(view))
-		b.views[view] = at
+func (b *batch) viewOf(view string) *batchView {
+	v := b.views[view]
+	if v == nil {
+		v = &batchView{name: b.of.store.keys.view(view)}
+		b.views[view] = v
 	}
-	return at
+	if v.turn != b.turn {
+		v.turn, v.at = b.turn, b.name(v.name)
+	}
+	return v
+}
+
+// decode reads what was found, which is mostly what was there before.
+func (v *batchView) decode(text []byte) (viewKey, bool) {
+	if !bytes.Equal(text, v.text) {
+		v.text = append(v.text[:0], text...)
+		v.viewKey, v.known = decodeViewKey(string(text))
+	}
+	return v.viewKey, v.known
 }
 
 // run sends the batch and reads what comes. It is sent again, once, where the
@@ -149,18 +177,17 @@ func (b *batch) send(ctx context.Context) error {
 	b.reply.reset()
 	b.whose.reset()
 	b.sent = time.Now()
-	p := b.of.store.client.Pipeline()
 	var limited *redis.Cmd
 	if len(b.order) > 0 {
-		limited = b.callLimiter(ctx, p)
+		limited = b.callLimiter(ctx, b.pipe)
 	}
 	if len(b.names) > 1 { // what is processed is only queued here
 		if b.of.near != nil {
-			_ = p.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.whose, "client", "getname"))
+			_ = b.pipe.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.whose, "client", "getname"))
 		}
-		_ = p.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.reply, b.names...))
+		_ = b.pipe.Process(ctx, redis.NewRawWriteToCmd(ctx, &b.reply, b.names...))
 	}
-	_, err := p.Exec(ctx)
+	_, err := b.pipe.Exec(ctx)
 	refused := limited != nil && refuses(limited.Err())
 	if err != nil && !refused {
 		return err
@@ -251,7 +278,7 @@ func (b *batch) readEntries() error {
 	}
 	for k, p := range b.looks {
 		p.whose = whose
-		p.whole, p.known = decodeViewKey(string(found[p.view]))
+		p.whole, p.known = p.view.decode(found[p.view.at])
 		// A copy, since an entry outlives the buffer, and the near cache counts it alone.
 		p.entry, p.header, p.err = decodeEntry(k.view, k.key, append([]byte(nil), found[p.at]...))
 		if p.err == nil {
@@ -266,9 +293,6 @@ func (b *batch) answer(err error) {
 	for k, p := range b.looks {
 		if b.of.near != nil {
 			b.of.near.end(k, p.mark, &p.look, err)
-		}
-		for _, r := range p.readings {
-			r.look = &p.look
 		}
 	}
 	for _, r := range b.readings {

@@ -108,10 +108,11 @@ func (s Snapshot) AppendBinary(b []byte) ([]byte, error) {
 	return b, nil
 }
 
+var errCut = errors.New("snapshot is cut short or does not match its version")
+
 // DecodeSnapshot reads what AppendBinary wrote, given the version stored beside
 // it, and returns the bytes that follow.
 func DecodeSnapshot(v Version, b []byte) (Snapshot, []byte, error) {
-	errCut := errors.New("snapshot is cut short or does not match its version")
 	next := func() (uint64, bool) {
 		n, size := binary.Uvarint(b)
 		if size <= 0 {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"strconv"
 	"time"
 )
 
@@ -69,18 +68,28 @@ func digits(text []byte, n uint64) {
 }
 
 // Parse reads the text form that String writes.
-func Parse(s string) (Version, error) {
+func Parse[Text ~string | ~[]byte](s Text) (Version, error) {
 	if len(s) != Len {
 		return Version{}, fmt.Errorf("version %q has %d characters, not %d", s, len(s), Len)
 	}
+	var fields [3]uint64 // epoch, xmax, open
 	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+		c := s[i]
+		digit := c - '0'
+		switch {
+		case c >= '0' && c <= '9':
+		case c >= 'a' && c <= 'f':
+			digit = c - 'a' + 10
+		default:
 			return Version{}, fmt.Errorf("version %q holds %q, which is no lower-case hexadecimal digit", s, c)
 		}
+		of := 0
+		if i >= 28 {
+			of = 2
+		} else if i >= 12 {
+			of = 1
+		}
+		fields[of] = fields[of]<<4 | uint64(digit)
 	}
-	// The digits are checked and the widths fit: ParseUint cannot fail.
-	epoch, _ := strconv.ParseUint(s[:12], 16, 64)
-	xmax, _ := strconv.ParseUint(s[12:28], 16, 64)
-	open, _ := strconv.ParseUint(s[28:], 16, 64)
-	return Version{epoch: epoch, xmax: xmax, open: math.MaxUint32 - uint32(open)}, nil
+	return Version{epoch: fields[0], xmax: fields[1], open: math.MaxUint32 - uint32(fields[2])}, nil
 }
