@@ -113,6 +113,10 @@ func TestTheGatewayNamesTheUser(t *testing.T) {
 	w := begin(t, func(o *Options) { o.Auth = AuthOptions{Mode: AuthHeader} })
 	w.put("user_books", "user_1", fill(t, books("user_1")))
 	w.get("/books/my", "X-User-Id", "user_1").wants(t, 200, nil)
+	// What it passes on of its own.
+	w.get("/books/my", "X-User-Id", "user_1", "Authorization", "Basic dTpw").wants(t, 200, nil)
+	w.get("/books/my", "X-User-Id", "user_1", "Authorization", "Bearer whatever").wants(t, 200, nil)
+	w.get("/books/my", "Authorization", "Basic dTpw").wants(t, 401, nil)
 	w.get("/books/my").wants(t, 401, nil)
 	w.get("/books/my", "X-User-Id", "user_1", "X-User-Id", "user_2").wants(t, 400, nil)
 	w.get("/books/my", "X-User-Id", strings.Repeat("x", 513)).wants(t, 400, nil)

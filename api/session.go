@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"mythiccache/api/lane"
 	"mythiccache/cache"
 )
 
@@ -18,23 +20,30 @@ import (
 // has applied the event. In one whose subscription is lost, no token is let in without
 // a look into Redis; a connection that falls silent without closing is found out in
 // three seconds. Where Redis does not answer the look in a moment (lookPatience), a token
-// that was good a while ago (maxRemembered) still is: it reads nothing but the last good
-// copies of this process, and whatever Redis has within a second (lookAgain) of its
-// return, since until then nobody but one caller looks. A token that was never seen is
-// answered with 503.
+// that was good a while ago still is: it reads nothing but the last good copies of this
+// process, and whatever Redis has within a second (lookAgain) of its return, since until
+// then nobody but one caller looks. That ends with the token, with a revocation that was
+// heard, and when Redis has been away for as long as copies are served. A token that was
+// never seen is answered with 503.
+//
+// Looks wait in queues of bounded length, those about tokens that nobody has seen in one
+// of their own: whoever makes tokens up keeps out nobody who is known.
 type doorkeeper struct {
-	store  *cache.Store
-	verify func(ctx context.Context, token string) (verified, error) // nil: tokens are opaque
-	memory *memory
-	feed   *cache.Revocations
-	silent *silence // Redis, when asked
-	touch  *touches
-	away   func(ctx context.Context, err error) // told when Redis does not answer
+	store            *cache.Store
+	verify           func(ctx context.Context, token string) (verified, error) // nil: tokens are opaque
+	memory           *memory
+	feed             *cache.Revocations
+	silent           *silence // Redis, when asked
+	known, strangers *queue   // of those who look
+	touch            *touches
+	away             func(ctx context.Context, err error) // told when Redis does not answer
+	looked           func(good bool, err error)           // told of each look into Redis
 }
 
 func newDoorkeeper(store *cache.Store, verify func(context.Context, string) (verified, error), ttl time.Duration, log zerolog.Logger) *doorkeeper {
-	d := &doorkeeper{store: store, verify: verify, memory: newMemory(), silent: newSilence(), away: func(context.Context, error) {}}
-	d.feed = store.NewRevocations(d.memory.revoke, d.memory.empty)
+	d := &doorkeeper{store: store, verify: verify, memory: newMemory(store.StaleFor()), silent: newSilence(), away: func(context.Context, error) {}, looked: func(bool, error) {}}
+	d.known, d.strangers = newQueue(), newQueue()
+	d.feed = store.NewRevocations(func(r cache.Revocation) { d.memory.revoke(r) }, func() { d.memory.lapse(time.Now()) })
 	if verify == nil {
 		d.touch = &touches{store: store, ttl: ttl, log: log}
 	}
@@ -48,12 +57,18 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 	}
 	now := time.Now()
 	hash := cache.HashToken(token)
-	v, known := d.memory.recall(hash, now)
+	v, kept := d.memory.recall(hash, now)
+	known := kept && now.Before(v.until)
 	if known && d.feed.Hears() {
 		d.use(v, now)
 		return v.caller, nil
 	}
-	if known && !d.silent.asks(now) {
+	if lane.In(ctx) {
+		return caller{}, errNotAtOnce
+	}
+	trusted := known || kept && v.outlasts(d.answered(), d.store.StaleFor(), now)
+	if trusted && !d.silent.asks(now) {
+		d.use(v, now)
 		return v.caller, nil
 	}
 	mark := d.memory.mark()
@@ -63,10 +78,13 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 			return caller{}, err
 		}
 	}
-	found, good, err := d.ask(ctx, hash, v, known)
+	found, good, err := d.ask(ctx, hash, v, trusted)
 	switch {
-	case err != nil && known:
+	case err != nil && trusted:
+		d.use(v, now)
 		return v.caller, nil
+	case errors.Is(err, errCrowd):
+		return caller{}, problem(kindBusy, "too many tokens wait to be looked up").later(time.Second)
 	case err != nil:
 		return caller{}, problem(kindCacheAway, "Redis does not answer; whether the token was revoked cannot be said without it").later(time.Second)
 	case !good && d.verify != nil:
@@ -83,16 +101,30 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 	return found.caller, nil
 }
 
-// ask looks a token up, for as long as who shows it can wait: who is known needs no
+// answered returns when Redis last answered, as far as this process knows.
+func (d *doorkeeper) answered() time.Time {
+	looked, heard := d.silent.answered(), d.feed.LastHeard()
+	if heard.After(looked) {
+		return heard
+	}
+	return looked
+}
+
+// ask looks a token up, for as long as who shows it can wait: who is trusted needs no
 // answer.
-func (d *doorkeeper) ask(ctx context.Context, hash cache.TokenHash, v verified, known bool) (found verified, good bool, err error) {
-	patience := redisTimeout
-	if known {
-		patience = lookPatience
+func (d *doorkeeper) ask(ctx context.Context, hash cache.TokenHash, v verified, trusted bool) (found verified, good bool, err error) {
+	patience, queue := redisTimeout, d.strangers
+	if trusted {
+		patience, queue = lookPatience, d.known
 	}
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if err := queue.enter(asked); err != nil {
+		return verified{}, false, err
+	}
+	defer queue.leave()
 	found, good, err = d.look(asked, hash, v)
+	d.looked(good, err)
 	if err == nil || ctx.Err() == nil { // of a client that hung up, nothing is learnt
 		d.silent.heard(err == nil)
 	}
@@ -108,16 +140,17 @@ func (d *doorkeeper) look(ctx context.Context, hash cache.TokenHash, v verified)
 		revoked, err := d.store.Revoked(ctx, v.token)
 		return v, !revoked, err
 	}
+	now := time.Now()
 	session, ok, err := d.store.Session(ctx, hash)
 	return verified{
-		caller: userCaller(session.Sub), until: session.Expires, expires: session.Expires,
+		caller: userCaller(session.Sub), end: earlier(session.Expires, now.Add(d.touch.ttl)), expires: session.Expires,
 		token: cache.Token{Hash: hash, Sub: session.Sub, Issued: session.Created},
 	}, ok, err
 }
 
 // use notes that a session is used.
 func (d *doorkeeper) use(v verified, now time.Time) {
-	if d.touch == nil || !d.memory.used(v.token.Hash, now, d.touch.every()) {
+	if d.touch == nil || !d.memory.used(v.token.Hash, now, d.touch.every(), d.touch.ttl) {
 		return
 	}
 	d.touch.add(cache.Session{Hash: v.token.Hash, Sub: v.token.Sub, Created: v.token.Issued, Expires: v.expires})
@@ -132,63 +165,4 @@ func (d *doorkeeper) run(ctx context.Context) error {
 	err := d.feed.Run(ctx)
 	group.Wait()
 	return err
-}
-
-// How often the uses of sessions are written down, all in one round trip that no
-// request waits for, and how many may gather.
-const (
-	touchEvery = time.Second
-	maxTouches = 16384
-)
-
-// touches are sessions that were used. Each is written down once a minute, so that it
-// lives a minute less after its last use than it might.
-type touches struct {
-	store *cache.Store
-	ttl   time.Duration
-	log   zerolog.Logger
-
-	mu   sync.Mutex
-	used []cache.Session
-}
-
-// every returns how often a session's use is written down.
-func (t *touches) every() time.Duration { return min(time.Minute, t.ttl/4) }
-
-func (t *touches) add(s cache.Session) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.used) < maxTouches {
-		t.used = append(t.used, s)
-	}
-}
-
-// run writes down what gathers until the context ends, and then what is left.
-func (t *touches) run(ctx context.Context) {
-	tick := time.NewTicker(touchEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			t.write(context.WithoutCancel(ctx))
-			return
-		case <-tick.C:
-			t.write(ctx)
-		}
-	}
-}
-
-func (t *touches) write(ctx context.Context) {
-	t.mu.Lock()
-	used := t.used
-	t.used = nil
-	t.mu.Unlock()
-	if len(used) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
-	defer cancel()
-	if err := t.store.TouchSessions(ctx, used, t.ttl); err != nil {
-		t.log.Debug().Err(err).Int("sessions", len(used)).Msg("the use of sessions was not written down")
-	}
 }

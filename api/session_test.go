@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func TestARevokedTokenIsOutAtOnce(t *testing.T) {
 	w := begin(t, func(o *Options) { o.Auth.Leeway = 10 * time.Second })
 	w.hears()
 	w.put("user_books", "user_1", fill(t, books("user_1")))
-	now := time.Now()
+	now := time.Now().Add(-time.Minute) // or who comes back afterwards would come from the future
 	with := func(jti string) string {
 		return token(t, "user_1", func(c jwt.MapClaims) {
 			// A clock of its own would make two tokens of one jti, now and then.
@@ -93,8 +94,11 @@ func TestARevokedTokenIsOutAtOnce(t *testing.T) {
 		a := w.get("/status/RUN1", "Authorization", c.token) // where no token is needed, too
 		a.wants(t, 401, map[string]string{"WWW-Authenticate": `.*error="invalid_token".*revoked.*`})
 	}
-	// Whoever comes back afterwards is let in; who does not say when he came, is not.
-	w.get("/books/my", "Authorization", token(t, "user_1", func(c jwt.MapClaims) { c["iat"] = now.Add(time.Second).Unix() })).wants(t, 200, nil)
+	// Whoever comes back afterwards is let in, but not by a clock that may be ahead; nor is
+	// who does not say when he came.
+	for after, status := range map[time.Duration]int{time.Second: 401, 9 * time.Second: 401, 11 * time.Second: 200} {
+		w.get("/books/my", "Authorization", token(t, "user_1", func(c jwt.MapClaims) { c["iat"] = now.Add(after).Unix() })).wants(t, status, nil)
+	}
 	w.get("/books/my", "Authorization", token(t, "user_1")).wants(t, 401, nil)
 	w.put("user_books", "user_2", fill(t, books("user_2")))
 	w.get("/books/my", "Authorization", token(t, "user_2")).wants(t, 200, nil)
@@ -114,8 +118,8 @@ func TestAHotCallerIsNotLookedUp(t *testing.T) {
 	if err := w.client.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err(); err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, "what was remembered is forgotten", func() error {
-		if _, ok := w.server.auth.door.memory.recall(cache.HashToken(raw(theirs)), time.Now()); ok {
+	testserver.Eventually(t, "what was remembered is looked up again", func() error {
+		if good(w.server.auth.door.memory, raw(theirs), time.Now()) {
 			return errors.New("not yet")
 		}
 		return nil
@@ -211,6 +215,157 @@ func TestAFrozenRedisHoldsUpNobodyWhoIsKnown(t *testing.T) {
 	w.get("/books/my", "Authorization", token(t, "user_1", func(c jwt.MapClaims) { c["jti"] = "another" })).wants(t, 200, nil)
 }
 
+// lapse has a token looked up again, as if it had been remembered for its five minutes.
+func (w *world) lapse(authorization string, change func(*verified)) {
+	w.t.Helper()
+	m := w.server.auth.door.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, kept := m.new.tokens[cache.HashToken(raw(authorization))]
+	if !kept {
+		w.t.Fatal("the token is not remembered")
+	}
+	v.until = time.Now()
+	change(&v)
+	m.new.add(v)
+}
+
+// The five minutes of a hot caller end while Redis is away. He reads on, until his token
+// ends.
+func TestATokenOutlastsAnOutage(t *testing.T) {
+	w := begin(t, nearBy(t))
+	w.hears()
+	users := []string{"hot", "ended", "revoked", "old"}
+	bearers := map[string]string{}
+	for _, user := range users {
+		w.put("user_books", user, fill(t, books(user)))
+		bearers[user] = token(t, user)
+		w.settle("/books/my", "Authorization", bearers[user])
+	}
+	w.revoke(cache.RevokedSub("revoked"), time.Now())
+	w.refusedWithin(bearers["revoked"])
+	looked := time.Now()
+	testserver.Eventually(t, "Redis answers, though nobody looks", func() error {
+		if !w.server.auth.door.answered().After(looked) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err := w.redis.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.redis.Thaw()
+	w.lapse(bearers["hot"], func(*verified) {})
+	w.lapse(bearers["ended"], func(v *verified) { v.end = time.Now() })
+	w.lapse(bearers["old"], func(v *verified) { v.until = time.Now().Add(-w.store.StaleFor() - time.Minute) })
+	begun := time.Now()
+	for range 20 {
+		w.get("/books/my", "Authorization", bearers["hot"]).wants(t, 200, map[string]string{"X-Cache": "HIT|STALE"})
+	}
+	if took := time.Since(begun); took >= redisTimeout {
+		t.Errorf("20 requests took %s", took)
+	}
+	var group sync.WaitGroup
+	for _, user := range []string{"ended", "revoked", "old"} {
+		group.Go(func() {
+			var p *Problem
+			if c, err := w.server.auth.door.caller(t.Context(), raw(bearers[user])); !errors.As(err, &p) || p.Status != http.StatusServiceUnavailable {
+				t.Errorf("%s: %+v %v", user, c, err)
+			}
+		})
+	}
+	group.Wait()
+	testserver.Eventually(t, "nothing is heard", func() error {
+		if w.server.auth.door.feed.Hears() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	w.get("/books/my", "Authorization", bearers["hot"]).wants(t, 200, map[string]string{"X-Cache": "STALE"})
+	if err := w.redis.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	w.hide(cache.HashToken(raw(bearers["hot"])))
+	w.refusedWithin(bearers["hot"]) // it is looked up once Redis is back
+	w.get("/books/my", "Authorization", bearers["revoked"]).wants(t, 401, nil)
+}
+
+// A token that ends by its own word in an outage is out, however it is remembered.
+func TestATokenEndsInAnOutage(t *testing.T) {
+	w := begin(t)
+	door := w.server.auth.door
+	ends := raw(token(t, "user_1", func(c jwt.MapClaims) { c["exp"] = time.Now().Add(2 * time.Second).Unix() }))
+	if _, err := door.caller(t.Context(), ends); err != nil {
+		t.Fatal(err)
+	}
+	shared.Stop()
+	var p *Problem
+	testserver.Eventually(t, "the token is refused", func() error {
+		if c, err := door.caller(t.Context(), ends); !errors.As(err, &p) {
+			return fmt.Errorf("%+v %w", c, err)
+		}
+		return nil
+	})
+	if p.Status != http.StatusUnauthorized {
+		t.Errorf("%v", p)
+	}
+}
+
+// Those who show tokens that nobody knows wait in a line of their own, which is bounded.
+func TestStrangersWaitInALineOfTheirOwn(t *testing.T) {
+	w := begin(t, func(o *Options) { o.Auth = AuthOptions{Mode: AuthSession} })
+	w.hears()
+	if err := w.store.CreateSessions(t.Context(), []cache.Session{{Hash: cache.HashToken("known"), Sub: "user_1", Created: time.Now()}}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	w.get("/books/my", "Authorization", "Bearer known")
+	if err := w.redis.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.redis.Thaw()
+	w.lapse("known", func(*verified) {})
+	door := w.server.auth.door
+	const strangers = lookWaiting + 100
+	refused := make(chan error, strangers)
+	for i := range strangers {
+		go func() {
+			_, err := door.caller(t.Context(), fmt.Sprint("stranger ", i))
+			refused <- err
+		}()
+	}
+	kinds := map[string]int{}
+	one := func() {
+		var p *Problem
+		if err := <-refused; !errors.As(err, &p) {
+			t.Fatalf("a stranger is let in: %v", err)
+		}
+		kinds[p.Type]++
+	}
+	for range strangers - lookWaiting { // at once: the others wait for Redis
+		one()
+	}
+	if n := len(door.strangers.looking); n != lookAtOnce {
+		t.Errorf("%d look at once", n)
+	}
+	if kinds["/docs#busy"] != strangers-lookWaiting {
+		t.Errorf("they were told %v", kinds)
+	}
+	begun := time.Now()
+	if c, err := door.caller(t.Context(), "known"); err != nil || c.user != "user_1" {
+		t.Errorf("%+v %v", c, err)
+	}
+	if took := time.Since(begun); took >= redisTimeout {
+		t.Errorf("who is known was held up for %s", took)
+	}
+	w.get("/books/my", "Authorization", "Bearer another").wants(t, 503, map[string]string{"Retry-After": "1"})
+	for range lookWaiting {
+		one()
+	}
+	if n := len(door.strangers.waiting) + len(door.strangers.looking); n != 0 {
+		t.Errorf("%d places were not given back", n)
+	}
+}
+
 func TestSilence(t *testing.T) {
 	s, now := newSilence(), time.Now()
 	asking := func(want int, at time.Time) {
@@ -231,64 +386,15 @@ func TestSilence(t *testing.T) {
 	asking(1, now.Add(time.Minute))
 	asking(0, now.Add(time.Minute+lookAgain/2))
 	asking(1, now.Add(time.Minute+lookAgain))
+	if !s.answered().IsZero() {
+		t.Error("it never answered")
+	}
 	s.heard(true)
 	asking(3, now)
-}
-
-func TestMemoryOfTokens(t *testing.T) {
-	now := time.Now()
-	m := newMemory()
-	v := func(text string) verified {
-		return verified{caller: userCaller("u"), token: cache.Token{Hash: cache.HashToken(text), Sub: "u", JTI: text, Issued: now}}
-	}
-	m.remember(v("a"), now, m.mark())
-	if got, ok := m.recall(cache.HashToken("a"), now); !ok || got.caller.user != "u" {
-		t.Error("a token is not remembered")
-	}
-	if _, ok := m.recall(cache.HashToken("a"), now.Add(maxRemembered)); ok {
-		t.Error("a token is remembered for too long")
-	}
-	short := v("short")
-	short.until = now.Add(time.Second)
-	m.remember(short, now, m.mark())
-	if _, ok := m.recall(short.token.Hash, now.Add(time.Second)); ok {
-		t.Error("a token is remembered after its end")
-	}
-	long := v("long")
-	long.until = now.Add(24 * time.Hour)
-	m.remember(long, now, m.mark())
-	if _, ok := m.recall(long.token.Hash, now.Add(maxRemembered)); ok {
-		t.Error("a token that lives long is remembered for too long")
-	}
-	m.forget(long.token.Hash)
-	mark := m.mark() // Redis is asked, and something is revoked before the answer is there
-	m.revoke(cache.RevokedJTI("b"))
-	m.remember(v("b"), now, mark)
-	if _, ok := m.recall(cache.HashToken("b"), now); ok {
-		t.Error("a token is remembered that was revoked while it was looked up")
-	}
-	if _, ok := m.recall(cache.HashToken("a"), now); !ok {
-		t.Error("what another's revocation does not concern was forgotten")
-	}
-	m.forget(cache.HashToken("a"))
-	if _, ok := m.recall(cache.HashToken("a"), now); ok {
-		t.Error("it was not forgotten")
-	}
-	m.remember(v("old"), now, m.mark())
-	for i := range 3 * remembered {
-		m.remember(v(strconv.Itoa(i)), now, m.mark())
-	}
-	if n := len(m.new) + len(m.old); n > 2*remembered {
-		t.Errorf("%d tokens are remembered", n)
-	}
-	if _, ok := m.recall(cache.HashToken("old"), now); ok {
-		t.Error("a token that nobody showed for long is still remembered")
-	}
-	r := cache.RevokedSub("u")
-	r.At = now
-	m.revoke(r)
-	if n := len(m.new) + len(m.old); n != 0 {
-		t.Errorf("%d tokens of a user are remembered who was revoked", n)
+	answered := s.answered()
+	s.heard(false)
+	if answered.Before(now) || !s.answered().Equal(answered) {
+		t.Errorf("it answered at %s, and then at %s", answered, s.answered())
 	}
 }
 
@@ -313,6 +419,10 @@ func TestOpaqueSessions(t *testing.T) {
 	a.wants(t, 200, nil)
 	if string(a.body) != books("user_1") {
 		t.Errorf("%s", a.body)
+	}
+	memory := w.server.auth.door.memory
+	if good(memory, theirs, time.Now().Add(ttl)) || !good(memory, theirs, time.Now().Add(ttl-time.Second)) {
+		t.Error("a session that is not used is remembered for another time than it lives")
 	}
 	get(token(t, "user_1")).wants(t, 401, nil) // one that is signed is as opaque as any
 	get("Bearer "+session.Hash.String()).wants(t, 401, nil)

@@ -16,6 +16,7 @@ const (
 type silence struct {
 	began time.Time
 	until atomic.Int64 // when to ask again, in nanoseconds since began; 0: Redis answers
+	last  atomic.Int64 // when it last answered; 0: never
 }
 
 func newSilence() *silence { return &silence{began: time.Now()} }
@@ -33,11 +34,22 @@ func (s *silence) asks(now time.Time) bool {
 
 // heard notes whether Redis has answered.
 func (s *silence) heard(answered bool) {
-	until := int64(0)
-	if !answered {
-		until = int64(time.Since(s.began) + lookAgain)
+	until, now := int64(0), time.Since(s.began)
+	if answered {
+		s.last.Store(int64(now))
+	} else {
+		until = int64(now + lookAgain)
 	}
 	if s.until.Load() != until {
 		s.until.Store(until)
 	}
+}
+
+// answered returns when Redis last answered; zero: never.
+func (s *silence) answered() time.Time {
+	last := s.last.Load()
+	if last == 0 {
+		return time.Time{}
+	}
+	return s.began.Add(time.Duration(last))
 }

@@ -66,11 +66,13 @@ func (t *tokens) verify(ctx context.Context, token string) (verified, error) {
 	v := verified{caller: userCaller(claims.Subject), token: cache.Token{Hash: cache.HashToken(token), JTI: claims.ID, Sub: claims.Subject}}
 	v.token.Twin = twinOf(token, parsed)
 	if claims.IssuedAt != nil {
-		v.token.Issued = claims.IssuedAt.Time
+		// The issuer's clock may be ahead: it may have signed before a revocation what it
+		// says is from after it.
+		v.token.Issued = claims.IssuedAt.Add(-t.leeway)
 	}
 	switch {
 	case claims.ExpiresAt != nil:
-		v.until = claims.ExpiresAt.Add(t.leeway)
+		v.end = claims.ExpiresAt.Add(t.leeway)
 	case parsed.Method.Alg() != jwt.SigningMethodHS256.Alg():
 		// Whoever has the secret may make tokens that do not end (RFC 7519, 4.1.4); an
 		// issuer of many apps' tokens never means to.

@@ -280,6 +280,9 @@ func TestAFeedNoticesSilence(t *testing.T) {
 	t.Parallel()
 	r := testserver.NewRedis(t)
 	f := follow(t, newStore(t, r, cache.Options{}))
+	if last := f.LastHeard(); last.IsZero() || time.Since(last) > 3*time.Second {
+		t.Errorf("it last heard at %s", last)
+	}
 	if err := r.Freeze(); err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +290,9 @@ func TestAFeedNoticesSilence(t *testing.T) {
 	eventually(t, "the silence is noticed", func() bool { return !f.Hears() })
 	if took := time.Since(frozen); took > 6*time.Second {
 		t.Errorf("it was noticed after %s", took)
+	}
+	if last := f.LastHeard(); last.IsZero() || last.After(frozen) {
+		t.Errorf("frozen at %s, it was last heard at %s", frozen, last)
 	}
 	if err := r.Thaw(); err != nil {
 		t.Fatal(err)
