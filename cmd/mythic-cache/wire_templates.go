@@ -5,16 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"mythiccache/cache/view"
 	"mythiccache/consumers"
+	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
 
 // templateBatch is how many events one call of the templates' handler takes: each may
 // read rows.
 const templateBatch = 16
+
+// How often it is looked for groups of topics that templates named once, and how long
+// nobody may have read for one.
+const (
+	retireEvery = 10 * time.Minute
+	retireAfter = time.Hour
+)
 
 // loadTemplates reads AI_WARM_FILE. Without one, Mythic's own views and the built-in
 // model have the built-in templates: a real model is paid for, and asked ahead only
@@ -62,6 +71,7 @@ func variables(environment map[string]string) func(name string) (string, bool) {
 // addTemplates adds what asks ahead, where there are templates. It begins once
 // PostgreSQL has judged their queries.
 func (w *worker) addTemplates(schema *schemaGate, loader *consumers.Loader, o consumers.TemplatesOptions) (*consumers.TemplateCounts, error) {
+	w.consumers.add("retired groups", schema.after(w.retireTemplates))
 	if len(w.templates.All()) == 0 {
 		return nil, nil
 	}
@@ -112,6 +122,29 @@ func (w *worker) awaitTemplates(ctx context.Context, templates *consumers.Templa
 		case <-ctx.Done():
 			return
 		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// retireTemplates ends the reading of topics for templates that are no more, which would
+// keep those topics from being trimmed.
+func (w *worker) retireTemplates(ctx context.Context) error {
+	topics := slices.Concat(w.views.TableTopics(), w.views.EventTopics(), []string{event.TopicRun})
+	topics = slices.DeleteFunc(sortedSet(topics), func(topic string) bool { return slices.Contains(w.templates.Topics(), topic) })
+	tick := time.NewTicker(retireEvery)
+	defer tick.Stop()
+	for {
+		retired, err := stream.Retire(ctx, w.store.Client(), w.keys, groupWarm, topics, retireAfter)
+		if len(retired) > 0 {
+			w.log.Info().Strs("topics", retired).Str("group", groupWarm).Msg("group retired: no template names the topics any more")
+		}
+		if err != nil && ctx.Err() == nil {
+			w.log.Debug().Err(err).Msg("no group retired")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
 }
