@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type bed struct {
 	secret   string
 	postgres *testserver.Postgres
 	redis    *testserver.Redis
+	redisPID int
 	conn     *pgx.Conn
 	workers  *process.Process
 	near     *face
@@ -58,6 +60,9 @@ func newBed(ctx context.Context, o Options) (b *bed, err error) {
 	if b.redis, err = testserver.StartRedis(ctx, testserver.RedisOptions{Dir: filepath.Join(o.Dir, "redis")}); err != nil {
 		return b, err
 	}
+	if b.redisPID, err = processOf(ctx, b.redis); err != nil {
+		return b, err
+	}
 	for _, args := range [][]string{{"demo", "load"}, {"migrate", "up"}} {
 		p, err := b.start(args[0], nil, append([]string{o.Program}, args...)...)
 		if err != nil {
@@ -82,6 +87,24 @@ func newBed(ctx context.Context, o Options) (b *bed, err error) {
 	}
 	err = b.begin(ctx, run)
 	return b, err
+}
+
+// processOf is the process of a Redis.
+func processOf(ctx context.Context, server *testserver.Redis) (int, error) {
+	client, err := dial(server.URL())
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	about, err := client.InfoMap(ctx, "server").Result()
+	if err != nil {
+		return 0, fmt.Errorf("ask Redis for its process: %w", err)
+	}
+	pid, err := strconv.Atoi(about["Server"]["process_id"])
+	if err != nil {
+		return 0, fmt.Errorf("ask Redis for its process: %w", err)
+	}
+	return pid, nil
 }
 
 // start starts a process under the name of its log.

@@ -37,6 +37,8 @@ type contestant struct {
 	header  http.Header                 // of the request
 	status  int                         // that it answers with
 	ready   func(context.Context) error // makes sure of its state before each round; nil: it has none
+
+	redisPID int // of the Redis behind it
 }
 
 // bareKey is where Redis has the document for the others.
@@ -107,7 +109,7 @@ func (f *field) named(name string) *contestant {
 // ours is one of our faces as a contestant.
 func (b *bed) ours(name string, f *face, path string, header http.Header) *contestant {
 	return &contestant{
-		name: name, process: f.process, address: f.address, path: path, header: header, status: http.StatusOK,
+		name: name, process: f.process, address: f.address, path: path, header: header, status: http.StatusOK, redisPID: b.redisPID,
 		ready: func(ctx context.Context) error {
 			_, err := b.kept(ctx, f, path, header)
 			return err
@@ -149,7 +151,7 @@ func (b *bed) startOther(ctx context.Context, o other, file string, header http.
 	if err != nil {
 		return nil, err
 	}
-	c := &contestant{name: o.name, address: fmt.Sprintf("127.0.0.1:%d", port), path: o.path, header: header, status: http.StatusOK}
+	c := &contestant{name: o.name, address: fmt.Sprintf("127.0.0.1:%d", port), path: o.path, header: header, status: http.StatusOK, redisPID: b.redisPID}
 	if c.process, err = b.start(filepath.Base(o.log), o.environ, arguments...); err != nil {
 		return nil, err
 	}

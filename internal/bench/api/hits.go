@@ -18,11 +18,12 @@ const (
 type results struct {
 	rates map[string][]float64 // requests per second
 	costs map[string][]float64 // processor time of the server, µs per request
+	redis map[string][]float64 // processor time of Redis, µs per request
 }
 
 // race asks contestants in turn.
 func race(ctx context.Context, all []*contestant, times int, period time.Duration) (results, error) {
-	r := results{rates: map[string][]float64{}, costs: map[string][]float64{}}
+	r := results{rates: map[string][]float64{}, costs: map[string][]float64{}, redis: map[string][]float64{}}
 	for range times {
 		for _, c := range all {
 			got, err := c.wrk(ctx, period)
@@ -30,7 +31,8 @@ func race(ctx context.Context, all []*contestant, times int, period time.Duratio
 				return r, fmt.Errorf("%s: %w", c.name, err)
 			}
 			r.rates[c.name] = append(r.rates[c.name], got.rate)
-			r.costs[c.name] = append(r.costs[c.name], got.cpu.Seconds()*1e6/float64(got.n))
+			r.costs[c.name] = append(r.costs[c.name], got.cpu.server.Seconds()*1e6/float64(got.n))
+			r.redis[c.name] = append(r.redis[c.name], got.cpu.redis.Seconds()*1e6/float64(got.n))
 		}
 	}
 	return r, nil
@@ -83,12 +85,12 @@ func (r results) beside(ours, other string) gauge.Line {
 	return l
 }
 
-// notes tell what a request costs each server itself, which the machine's other work
-// disturbs less than the time that passes.
+// notes tell what a request costs each server itself, and Redis, which the machine's
+// other work disturbs less than the time that passes.
 func (r results) notes(f *field) []string {
-	notes := []string{"processor time of the server a request:"}
+	notes := []string{"processor time of the server a request, and of Redis:"}
 	for _, c := range f.all {
-		notes = append(notes, fmt.Sprintf("  %s %s µs", c.name, gauge.Spread("%.1f", r.costs[c.name])))
+		notes = append(notes, fmt.Sprintf("  %s %s µs, %s µs", c.name, gauge.Spread("%.1f", r.costs[c.name]), gauge.Spread("%.1f", r.redis[c.name])))
 	}
 	return notes
 }

@@ -16,9 +16,20 @@ const connections = 32
 
 // round is what one run of wrk gave.
 type round struct {
-	rate float64       // requests per second
-	n    int           // requests
-	cpu  time.Duration // that the server used
+	rate float64 // requests per second
+	n    int     // requests
+	cpu  used
+}
+
+// used is processor time.
+type used struct{ server, redis time.Duration }
+
+// used returns what server and Redis have used so far.
+func (c *contestant) used() (u used, err error) {
+	if u.server, err = gauge.CPU(c.process.PID()); err == nil {
+		u.redis, err = gauge.CPU(c.redisPID)
+	}
+	return u, err
 }
 
 var (
@@ -38,7 +49,7 @@ func (c *contestant) wrk(ctx context.Context, period time.Duration) (round, erro
 	for name, values := range c.header {
 		args = append(args, "-H", name+": "+values[0])
 	}
-	before, err := gauge.CPU(c.process.PID())
+	before, err := c.used()
 	if err != nil {
 		return round{}, err
 	}
@@ -46,7 +57,7 @@ func (c *contestant) wrk(ctx context.Context, period time.Duration) (round, erro
 	if err != nil {
 		return round{}, fmt.Errorf("wrk (Debian's package wrk): %w: %s", err, said)
 	}
-	after, err := gauge.CPU(c.process.PID())
+	after, err := c.used()
 	if err != nil {
 		return round{}, err
 	}
@@ -57,7 +68,7 @@ func (c *contestant) wrk(ctx context.Context, period time.Duration) (round, erro
 	if rate == nil || count == nil {
 		return round{}, fmt.Errorf("wrk said nothing of requests: %s", said)
 	}
-	r := round{cpu: after - before}
+	r := round{cpu: used{after.server - before.server, after.redis - before.redis}}
 	if r.rate, err = strconv.ParseFloat(string(rate[1]), 64); err == nil {
 		r.n, err = strconv.Atoi(string(count[1]))
 	}
