@@ -33,4 +33,9 @@ func TestRefusalsAreCounted(t *testing.T) {
 			t.Errorf("the metrics lack %s", want)
 		}
 	}
+	for _, result := range []string{"good", "bad"} {
+		if want := `mythic_cache_http_token_looks_total{result="` + result + `"} 1` + "\n"; !strings.Contains(text, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
 }

@@ -2,12 +2,14 @@ package api
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 )
 
 func TestOptionsNamesTheMethods(t *testing.T) {
 	w := begin(t)
+	w.put("run_status", "RUN1", fill(t, status("RUN1")))
 	for _, r := range w.server.routes() {
 		path := strings.NewReplacer("{run_id}", "RUN1", "{key}", "k").Replace(r.path)
 		a := w.do(http.MethodOptions, path, "")
@@ -17,10 +19,16 @@ func TestOptionsNamesTheMethods(t *testing.T) {
 		}
 		if r.method == http.MethodGet { // HEAD is as GET, without the body
 			get, head := w.get(path), w.do(http.MethodHead, path, "")
-			if head.StatusCode != get.StatusCode || len(head.body) != 0 || head.Header.Get("Content-Type") != get.Header.Get("Content-Type") {
-				t.Errorf("HEAD %s: %d %v", path, head.StatusCode, head.Header)
+			if head.StatusCode != get.StatusCode || len(head.body) != 0 {
+				t.Errorf("HEAD %s: %d, %d bytes", path, head.StatusCode, len(head.body))
+			}
+			for _, name := range []string{"Content-Type", "Cache-Control", "Cache-Status", "ETag", "Vary", "X-Cache"} {
+				if got, want := head.Header.Get(name), get.Header.Get(name); got != want {
+					t.Errorf("HEAD %s has %s: %q, and GET %q", path, name, got, want)
+				}
 			}
 		}
+		w.do(http.MethodDelete, path, "").wants(t, 405, map[string]string{"Allow": regexp.QuoteMeta(a.Header.Get("Allow")), "Content-Type": "application/problem\\+json"})
 	}
 	w.do(http.MethodOptions, "/nothing", "").wants(t, 404, nil)
 }

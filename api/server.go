@@ -151,6 +151,9 @@ func New(o Options) (*Server, error) {
 	if s.metrics.auth, err = newAuthMetrics(o.Registry); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
+	if s.auth.door != nil {
+		s.auth.door.looked = s.metrics.auth.looked
+	}
 	if s.page, err = newPage(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}

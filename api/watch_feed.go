@@ -183,7 +183,8 @@ func (s *feed) send() {
 		checked = true
 		if err := s.out.send(text, s.of.times.patience); err != nil {
 			s.end(endOf(err))
-			continue
+			s.close(nil) // a last word would not arrive either
+			return
 		}
 	}
 }

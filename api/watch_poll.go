@@ -71,11 +71,9 @@ func (s *Server) poll(x *exchange, v *view.View, wait time.Duration) error {
 		return err
 	}
 	defer s.watches.leave(t, x.caller, p)
-	// The server's own deadlines are for answers that come at once. The reading one
-	// would end the look-out for a client that hangs up.
-	control := http.NewResponseController(x)
-	_ = control.SetReadDeadline(time.Now().Add(wait + pollGrace))  // where it cannot be moved,
-	_ = control.SetWriteDeadline(time.Now().Add(wait + pollGrace)) // the wait is as long as it can be
+	// The server's own deadline is for answers that come at once. Where it cannot be
+	// moved, the wait is as long as it can be.
+	_ = http.NewResponseController(x).SetWriteDeadline(time.Now().Add(wait + pollGrace))
 	begun := time.Now()
 	newest, err := p.wait(x, wait)
 	if err != nil {

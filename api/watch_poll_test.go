@@ -125,3 +125,31 @@ func TestAPollThatHeardNothingSaysHowOldItsAnswerIs(t *testing.T) {
 		"X-Cache": "STALE", "Cache-Status": `mythic-cache; hit; ttl=-[1-9]; detail="stale"`, "Age": "[1-9]", "ETag": regexp.QuoteMeta(e.ETag),
 	})
 }
+
+// TestAPollEndsWithWhatItsCallerMayRead has a run become somebody's whose document stays
+// as it is, so that nothing but the owner tells.
+func TestAPollEndsWithWhatItsCallerMayRead(t *testing.T) {
+	w := begin(t, func(o *Options) { o.MaxWatchers = 1 })
+	e := w.put("run_status", "RUN1", told(t, "RUN1", "one", 100))
+	poll := []string{"Prefer", "wait=60", "If-None-Match", e.ETag}
+	begun, answered := time.Now(), w.later("/status/RUN1", poll...)
+	w.watchers(1)
+	owned := told(t, "RUN1", "one", 101)
+	owned.Owned, owned.Owner = true, "user_1"
+	if again := w.put("run_status", "RUN1", owned); again.ETag != e.ETag {
+		t.Fatalf("%s is not %s", again.ETag, e.ETag)
+	}
+	a := <-answered
+	w.check(a.Request, a)
+	a.wants(t, 404, map[string]string{"ETag": "", "X-Cache": "MISS", "Cache-Status": "mythic-cache; fwd=miss", "Age": ""})
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("it was told after %s", took)
+	}
+	w.nobodyWatches()
+	// Who may not read it is told the same where no place is left to wait in: 503 would
+	// say that there is something.
+	owner := w.watch("/status/RUN1", "Authorization", token(t, "user_1"))
+	owner.next()
+	w.get("/status/RUN1", poll...).wants(t, 404, nil)
+	w.get("/status/RUN1", append(poll, "Authorization", token(t, "user_1"))...).wants(t, 503, nil)
+}

@@ -647,6 +647,25 @@ func TestShutdownEndsWatchesAtOnce(t *testing.T) {
 	}
 }
 
+// TestShutdownHurriesWhoDoesNotRead has a client in the midst of an event that it does
+// not take, and would have a minute for.
+func TestShutdownHurriesWhoDoesNotRead(t *testing.T) {
+	w := begin(t)
+	w.quick(func(s *watchTimes) { s.patience = time.Minute })
+	w.put("run_status", "RUN1", told(t, "RUN1", strings.Repeat("x", 2_000_000), 100))
+	address, stop := w.serve()
+	slow := w.dial(address)
+	if err := slow.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(slow, "GET /status/RUN1 HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", eventStream)
+	if _, err := io.ReadFull(slow, make([]byte, 2_000)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	w.nobodyWatches()
+}
+
 // TestAStreamOutlivesTheServersTimeouts has them very short.
 func TestAStreamOutlivesTheServersTimeouts(t *testing.T) {
 	w := begin(t)
