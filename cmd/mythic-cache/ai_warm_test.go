@@ -137,3 +137,55 @@ func TestWrongTemplatesStopTheProgram(t *testing.T) {
 		}
 	}
 }
+
+// A template may read a table that is still to come. Until then the program says what it
+// waits for, and does the rest.
+func TestTemplatesWaitForTheirTables(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "warm.yaml")
+	if err := os.WriteFile(file, []byte(`templates:
+  letter:
+    on: {letters.written: {}}
+    rows: SELECT writer, text FROM letters WHERE id = $1
+    scope: writer
+    request: {prompt: 'Answer {{.text}}.'}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &system{
+		t: t, server: postgres, database: postgres.Database(t), redis: testserver.NewRedis(t), args: []string{"run"},
+		settings: map[string]string{"AI_WARM_FILE": file},
+	}
+	s.client, s.conn = s.redis.Client(t), s.connect()
+	s.command("demo", "load")
+	s.command("migrate", "up")
+	s.start()
+	why := file + `:4: letter.rows: PostgreSQL says: relation "letters" does not exist (SQLSTATE 42P01)`
+	testserver.Eventually(t, "it is said what is missing", func() error {
+		a, err := s.tryRequest(http.MethodGet, "/readyz", adminToken, nil, nil)
+		if err != nil || a.status != http.StatusServiceUnavailable || !strings.Contains(string(a.body), "letter.rows: PostgreSQL says") {
+			return fmt.Errorf("%d %s %w", a.status, a.body, err)
+		}
+		return nil
+	})
+	if out, err := s.try("doctor"); err == nil || !strings.Contains(out, "MEND  templates: "+why) {
+		t.Errorf("doctor says %s", out)
+	}
+	s.add("letters", "letters.written", "1", "{}")
+	s.exec("CREATE TABLE letters (id text, writer text, text text)")
+	s.exec("INSERT INTO letters VALUES ('1', 'ann', 'me')")
+	s.awaitReady()
+	if out := s.command("doctor"); !strings.Contains(out, "ok    templates: PostgreSQL takes the queries of all 1") {
+		t.Errorf("doctor says %s", out)
+	}
+	testserver.Eventually(t, "the letter is answered", func() error {
+		if n := len(s.client.Keys(t.Context(), "mythic:ai_answer:*").Val()); n != 1 {
+			return errors.New("not yet")
+		}
+		return s.warmed()
+	})
+	if cache, _ := s.complete("ann", `{"messages":[{"role":"user","content":"Answer me."}]}`); cache != "HIT" {
+		t.Errorf("the answer is a %s", cache)
+	}
+	s.everythingExpires()
+}

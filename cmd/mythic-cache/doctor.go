@@ -37,6 +37,7 @@ func (doctorCommand) Run(ctx context.Context, p *program) error {
 	findings := c.examineSettings()
 	findings = append(findings, c.examineRedis(ctx)...)
 	findings = append(findings, c.examinePostgres(ctx)...)
+	findings = append(findings, c.examineTemplates(ctx)...)
 	bad := 0
 	for _, f := range findings {
 		mark := "ok  "
