@@ -14,6 +14,7 @@ func figures() []gauge.Figure[*bed] {
 		{Name: "hits", Takes: 4 * time.Minute, Measure: hits},
 		{Name: "latency", Takes: 90 * time.Second, Measure: latency},
 		{Name: "allocations", Takes: 5 * time.Second, Measure: allocations},
+		{Name: "staleness", Takes: 25 * time.Second, Measure: staleness},
 		{Name: "outage", Takes: 150 * time.Second, Measure: outages},
 	}
 }

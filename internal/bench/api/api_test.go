@@ -200,3 +200,19 @@ func TestAnOutageIsOverWithTheLastOldAnswer(t *testing.T) {
 		t.Errorf("after an error: %+v", lines[0])
 	}
 }
+
+func TestBucketsAreRead(t *testing.T) {
+	t.Parallel()
+	const text = "# TYPE some_seconds histogram\nsome_seconds_bucket{le=\"0.001\"} 90\nsome_seconds_bucket{le=\"0.05\"} 99\n" +
+		"some_seconds_bucket{le=\"+Inf\"} 100\nsome_seconds_sum 1\n"
+	b, err := readBuckets(text, "some_seconds_bucket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.quantity() != 100 || b.quantile(.5) != .001 || b.quantile(.99) != .05 || b.quantile(1) < 1 {
+		t.Errorf("%v: %g, %g, %g", b, b.quantile(.5), b.quantile(.99), b.quantile(1))
+	}
+	if _, err := readBuckets(text, "others_bucket"); err == nil {
+		t.Error("found what is not there")
+	}
+}

@@ -12,7 +12,8 @@
 //
 // Latency is that of requests sent at a steady rate by a process of its own, from when a
 // request was due, whether or not the server had answered those before it. An outage
-// is a minute without Redis, under load, first frozen and then stopped.
+// is a minute without Redis, under load, first frozen and then stopped. Staleness is what the
+// API says of its own memory, while what is read changes all the time.
 //
 // It does not promise figures that hold on another machine: clients and servers share
 // its processors. A figure that is missed is a result, not an error. Everything that
