@@ -18,7 +18,9 @@ type answerDesk struct {
 	view    *view.View
 	answers *cache.Answers
 	hot     *hotAnswers
-	base    string // the path of the questions; that of an answer has its key behind
+	limits  *turnedAway
+	waits   *misses // apart from those of views, which wait for milliseconds
+	base    string  // the path of the questions; that of an answer has its key behind
 }
 
 // answerRoutes are the routes of answers of a model, where a view of them is served.
@@ -27,7 +29,8 @@ func (s *Server) answerRoutes() []route {
 		if !v.Model {
 			continue
 		}
-		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), hot: newHotAnswers(s.o.HotReads)}
+		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), hot: newHotAnswers(s.o.HotReads), limits: newTurnedAway(s.store)}
+		d.waits = newMisses(s.store, s.o.Waiters, s.publisher, usualChatTimes().flight, s.o.MaxWaiting)
 		s.chat = newChatDesk(d)
 		routes := s.chat.routes()
 		if v.HTTP == nil {
@@ -52,37 +55,32 @@ const askSoon = 10 * time.Second
 // post answers a question: at once where the answer is there, else after having
 // asked for it and waited a little.
 func (d *answerDesk) post(x *exchange) error {
-	prefer, err := parsePrefer(x.request.Header["Prefer"])
-	if err != nil {
+	prefer := parsePrefer(x.request.Header["Prefer"])
+	if err := d.limits.look(x); err != nil {
 		return err
 	}
-	body, err := readQuestion(x)
+	q, err := d.read(x)
 	if err != nil {
-		return err
-	}
-	once := hasDirective(x.request.Header["Cache-Control"], "no-store")
-	q, err := d.form(body, x.caller.user, once)
-	if err != nil {
-		return err
+		return d.limits.charge(x, err)
 	}
 	key := q.key
 	// If-None-Match is about GET; for POST it would mean something else
 	// (RFC 9110, 13.1.2).
 	x.request.Header.Del("If-None-Match")
 	x.Header().Set("Content-Location", d.base+"/"+key)
-	result, err := x.read(d.view, key, nil)
+	result, err := d.limits.read(x, d.view, key)
 	if err != nil {
 		return err
 	}
 	switch {
 	case result.Status == cache.Hit:
-		d.spared(result.Entry)
+		d.spared(&q, result.Entry)
 		d.again(q, result)
 		return x.serve(d.view, d.own(result.Entry), hitSource(result))
 	case result.Status == cache.Stale && result.Why != cache.WhyStale:
 		// Redis was restarted, and nobody has confirmed yet that nothing is missing.
 		// A question has one answer, so asking again would only cost money.
-		d.spared(result.Entry)
+		d.spared(&q, result.Entry)
 		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, detail: result.Why, at: result.Now})
 	}
 	event, err := q.event()
@@ -99,31 +97,48 @@ func (d *answerDesk) post(x *exchange) error {
 	return d.unanswered(x, key, err)
 }
 
-// spared tells whoever counts that a question did not have to be asked.
-func (d *answerDesk) spared(e cache.Entry) {
-	var a cache.Answer
-	_ = json.Unmarshal(e.Body, &a) // of another release its tokens are not known
-	d.sparedBy(e, &a)
+// read reads a question.
+func (d *answerDesk) read(x *exchange) (question, error) {
+	body, err := readQuestion(x)
+	if err != nil {
+		return question{}, err
+	}
+	return d.form(body, x.caller.user, hasDirective(x.request.Header["Cache-Control"], "no-store"))
 }
 
-func (d *answerDesk) sparedBy(e cache.Entry, a *cache.Answer) {
+// spared tells whoever counts that a question did not have to be asked.
+func (d *answerDesk) spared(q *question, e cache.Entry) {
+	var a cache.Answer
+	_ = json.Unmarshal(e.Body, &a) // of another release its tokens are not known
+	d.sparedBy(q, e, &a)
+}
+
+// sparedBy counts by the model that was asked, as its calls are: an answer may name
+// another.
+func (d *answerDesk) sparedBy(q *question, e cache.Entry, a *cache.Answer) {
 	if told := d.server.o.Spared; told != nil {
-		told(e.Owner, a.Model, a.Usage)
+		told(e.Owner, q.Model, a.Usage)
 	}
 }
 
 // await has an answer made, and waits for it unless the caller would rather not.
 func (d *answerDesk) await(x *exchange, scope string, a ask, p prefer) (filled, error) {
-	if err := d.answers.Ask(x.request.Context(), scope, a.key); err != nil {
+	ctx := x.request.Context()
+	if err := d.answers.Ask(ctx, scope, a.key); err != nil {
 		return filled{}, err
 	}
+	if a.wait == 0 {
+		a.wait = d.server.o.MissWait
+	}
 	if !p.async || p.wait > 0 {
-		got, err := x.await(a)
+		begun := time.Now()
+		got, err := d.waits.await(ctx, a)
+		x.fill += time.Since(begun)
 		if !errors.Is(err, errBusy) {
 			return got, err
 		}
 	}
-	if _, err := x.server.publisher.Append(x.request.Context(), a.event); err != nil {
+	if err := d.waits.ask(ctx, a); err != nil {
 		return filled{}, err
 	}
 	return filled{}, errNotFilled

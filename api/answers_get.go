@@ -14,10 +14,7 @@ const maxPrefer = 20 * time.Second
 
 // get answers with an answer that the caller has asked for.
 func (d *answerDesk) get(x *exchange) error {
-	prefer, err := parsePrefer(x.request.Header["Prefer"])
-	if err != nil {
-		return err
-	}
+	prefer := parsePrefer(x.request.Header["Prefer"])
 	key := x.request.PathValue(d.view.HTTP.Key)
 	if !cache.IsAnswerKey(key) {
 		return x.hide()
@@ -66,7 +63,7 @@ func (d *answerDesk) asked(ctx context.Context, user, key string) (cache.Asked, 
 
 // listen waits for an answer that somebody has asked for.
 func (d *answerDesk) listen(ctx context.Context, key string, patience time.Duration) (filled, error) {
-	m := d.server.misses
+	m := d.waits
 	if err := m.enter(ask{view: d.view, key: key}); err != nil {
 		return filled{}, errNotFilled // it can look again
 	}
@@ -89,7 +86,7 @@ func (d *answerDesk) listen(ctx context.Context, key string, patience time.Durat
 			switch {
 			case got.Outcome == cache.Accepted:
 				return filled{entry: got.Entry, at: got.At, stored: true, collapsed: true}, nil
-			case strings.HasPrefix(got.Reason, cache.AnswerRefused):
+			case strings.HasPrefix(got.Reason, cache.AnswerRefused), strings.HasPrefix(got.Reason, cache.AnswerBusy):
 				return filled{}, &fillFailed{reason: got.Reason}
 			}
 		case <-timer.C:
@@ -107,8 +104,7 @@ type prefer struct {
 }
 
 // parsePrefer reads Prefer. What it does not know it ignores, as the RFC demands.
-func parsePrefer(values []string) (prefer, error) {
-	var p prefer
+func parsePrefer(values []string) (p prefer) {
 	for _, value := range values {
 		for part := range strings.SplitSeq(value, ",") {
 			token, _, _ := strings.Cut(part, ";") // no preference of ours has parameters
@@ -118,12 +114,11 @@ func parsePrefer(values []string) (prefer, error) {
 				p.async = true
 			case "wait":
 				seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(argument), `"`), 10, 31)
-				if err != nil {
-					return p, problem(kindBadRequest, "wait in Prefer is not a number of seconds")
+				if err == nil { // what it does not understand, too
+					p.wait = min(time.Duration(seconds)*time.Second, maxPrefer)
 				}
-				p.wait = min(time.Duration(seconds)*time.Second, maxPrefer)
 			}
 		}
 	}
-	return p, nil
+	return p
 }

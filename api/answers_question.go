@@ -44,7 +44,7 @@ func (d *answerDesk) form(body []byte, scope string, once bool) (q question, err
 	if q.Question, err = d.server.o.Models.Question(body); err != nil {
 		return question{}, badQuestion(err)
 	}
-	if once {
+	if once || isFleeting(q.Request) {
 		q.nonce = rand.Text()
 		q.key, err = q.OneTimeKey(d.server.o.Provider, scope, q.nonce)
 	} else {

@@ -314,10 +314,10 @@ func TestQuestionsThatAreRefused(t *testing.T) {
 			t.Errorf("%s: the problem is %q", name, p.Detail)
 		}
 	}
-	w.ask(titlePrompt, "user_1", "Prefer", "wait=soon").wants(t, 400, nil)
 	if n := len(w.events.all()); n != 0 {
 		t.Errorf("%d events were appended", n)
 	}
+	w.ask(titlePrompt, "user_1", "Prefer", "wait=soon, respond-async").wants(t, 202, nil) // RFC 7240: ignored
 	// The longest that is allowed travels.
 	long := `{"prompt":"` + strings.Repeat("<", maxQuestion-20) + `"}`
 	w.ask(long, "user_1", "Prefer", "respond-async").wants(t, 202, nil)
@@ -330,8 +330,86 @@ func TestQuestionsAreLimited(t *testing.T) {
 	}
 	w.ask(titlePrompt, "user_1", "Prefer", "respond-async").wants(t, 429, nil)
 	w.ask(titlePrompt, "user_2", "Prefer", "respond-async").wants(t, 202, nil)
+	if n := len(w.events.all()); n != 2 { // one for each key
+		t.Errorf("%d events were appended", n)
+	}
+}
+
+// Requests that are none count as well, and who is over the limit is told so before
+// anything is made of a request.
+func TestBadQuestionsAreLimited(t *testing.T) {
+	w := begin(t, func(o *Options) { o.Limits = "/ai/answers=3/1m,/v1/chat/completions=3/1m" })
+	for _, path := range []string{"/ai/answers", "/v1/chat/completions"} {
+		post := func(body, user string) *answer {
+			return w.do(http.MethodPost, path, body, "Authorization", token(t, user), "Content-Type", "application/json", "Prefer", "respond-async")
+		}
+		for range 3 {
+			post(`{"prompt":`, "user_1").wants(t, 400, map[string]string{"RateLimit": `"` + path + `".*`})
+		}
+		for range 2 { // by the limiter, then from memory
+			post(`{"prompt":`, "user_1").wants(t, 429, map[string]string{"Retry-After": "[0-9]+", "RateLimit": `"` + path + `";r=0.*`})
+		}
+		post(`{"prompt":`, "user_2").wants(t, 400, nil)
+	}
+	if n := len(w.server.chat.limits.until); n != 2 {
+		t.Errorf("%d are remembered", n)
+	}
+}
+
+// Who waits for answers takes no place of those who wait for views.
+func TestQuestionsWaitApart(t *testing.T) {
+	w := begin(t, func(o *Options) { o.MaxWaiting, o.MissWait = 1, 20*time.Millisecond })
+	told := make(chan *answer)
+	go func() { told <- w.ask(titlePrompt, "user_1", "Prefer", "wait=2") }()
+	testserver.Eventually(t, "one waits", func() error {
+		if n := w.server.chat.waits.count(); n != 1 {
+			return fmt.Errorf("%d wait", n)
+		}
+		return nil
+	})
+	a := w.get("/books/my", "Authorization", token(t, "user_1"))
+	a.wants(t, 503, nil)
+	if p := a.problem(t); p.Type != "/docs#not-filled" {
+		t.Errorf("the problem is %+v", p)
+	}
+	w.ask(`{"prompt":"another"}`, "user_1", "Prefer", "wait=2").wants(t, 202, nil) // there is no place
+	(<-told).wants(t, 202, nil)
 	if n := len(w.events.all()); n != 3 {
 		t.Errorf("%d events were appended", n)
+	}
+}
+
+// An answer about what stands behind an address is kept nowhere, however it is asked.
+func TestQuestionsAboutAddressesAreNotKept(t *testing.T) {
+	for content, fleeting := range map[string]bool{
+		`[{"type":"image_url","image_url":{"url":"https://example.com/a.png"}}]`:                       true,
+		`[{"type":"text","text":"x"},{"type":"image_url","image_url":{"\u0075rl":"HTTPS://x/a.png"}}]`: true,
+		`[{"type":"image_url","image_url":"https://example.com/a.png"}]`:                               true,
+		`[{"type":"file","file":{"file_url":"https://example.com/a.pdf"}}]`:                            true,
+		`[{"type":"input_file","file_url":"https://example.com/a.pdf"}]`:                               true,
+		`[{"type":"image_url","image_url":{"url":"DATA:image/png;base64,AAAA"}}]`:                      false,
+		`[{"type":"file","file":{"file_id":"file-1"}}]`:                                                false,
+		`"see https://example.com/, and \"url\":\"https://x\""`:                                        false,
+	} {
+		q, err := cache.Models{}.Question([]byte(`{"model":"demo","messages":[{"role":"user","Content":"moon","content":` + content + `}]}`))
+		if err != nil || isFleeting(q.Request) != fleeting {
+			t.Errorf("%s: fleeting is %v (%v)", content, !fleeting, err)
+		}
+	}
+	w := begin(t)
+	seen := map[string]bool{}
+	for range 2 {
+		a := w.ask(`{"messages":[{"role":"user","Content":"moon","content":[{"type":"image_url","image_url":{"url":"https://x/a.png"}}]}]}`, "user_1", "Prefer", "respond-async")
+		a.wants(t, 202, nil)
+		seen[a.Header.Get("Location")] = true
+	}
+	for _, e := range w.events.all() {
+		if !strings.Contains(string(e.Data), `"no_store":true`) {
+			t.Errorf("the event is %s", e.Data)
+		}
+	}
+	if len(seen) != 2 {
+		t.Errorf("it is asked once in %v", seen)
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 type chatDesk struct {
 	*answerDesk
 	flows *cache.Flows
-	waits *misses // apart from those of views, which wait for milliseconds
 	times chatTimes
 }
 
@@ -39,11 +38,7 @@ func usualChatTimes() chatTimes {
 }
 
 func newChatDesk(d *answerDesk) *chatDesk {
-	s, times := d.server, usualChatTimes()
-	return &chatDesk{
-		answerDesk: d, flows: s.flows, times: times,
-		waits: newMisses(s.store, s.o.Waiters, s.publisher, times.flight, s.o.MaxWaiting),
-	}
+	return &chatDesk{answerDesk: d, flows: d.server.flows, times: usualChatTimes()}
 }
 
 // routes are those of OpenAI's API that are served.
@@ -57,11 +52,14 @@ func (d *chatDesk) routes() []route {
 
 // post answers a request for a completion.
 func (d *chatDesk) post(x *exchange) error {
-	c, err := d.read(x)
-	if err != nil {
+	if err := d.limits.look(x); err != nil {
 		return err
 	}
-	result, err := x.read(d.view, c.key, nil)
+	c, err := d.read(x)
+	if err != nil {
+		return d.limits.charge(x, err)
+	}
+	result, err := d.limits.read(x, d.view, c.key)
 	if err != nil {
 		return err
 	}
@@ -135,8 +133,9 @@ func (d *chatDesk) whole(ctx context.Context, x *exchange, c chat, a ask, result
 }
 
 // await has an answer made and waits for it. A model that fails is tried again by the
-// workers, for which there is a little time.
+// workers, for which there is a little time; once one has begun to, as much as is left.
 func (d *chatDesk) await(ctx context.Context, a ask) (filled, error) {
+	most := time.Now().Add(a.wait)
 	got, err := d.waits.await(ctx, a)
 	var failed *fillFailed
 	if !errors.As(err, &failed) || cutRefused(failed.reason) != "" {
@@ -145,11 +144,21 @@ func (d *chatDesk) await(ctx context.Context, a ask) (filled, error) {
 	if _, _, busy := cache.Busy(failed.reason); busy {
 		return got, err
 	}
-	again, err := d.listen(ctx, a.key, d.times.grace)
-	if errors.Is(err, errNotFilled) {
-		return again, failed
+	for {
+		again, err := d.listen(ctx, a.key, d.times.grace)
+		if !errors.Is(err, errNotFilled) {
+			return again, err
+		}
+		if time.Now().After(most) || !d.beingMade(ctx, a.key) {
+			return again, failed
+		}
 	}
-	return again, err
+}
+
+// beingMade reports whether a worker holds the lease of an answer.
+func (d *chatDesk) beingMade(ctx context.Context, key string) bool {
+	found, err := d.server.store.Inspect(ctx, d.view, key)
+	return err == nil && found.Holder != "" && found.Deadline.After(found.Now)
 }
 
 // RunFlows hears of what models say while they answer, until the context ends. Without

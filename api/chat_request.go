@@ -42,8 +42,7 @@ func (d *chatDesk) read(x *exchange) (chat, error) {
 	if err != nil {
 		return chat{}, err
 	}
-	once := m.passing || hasDirective(x.request.Header["Cache-Control"], "no-store")
-	c.question, err = d.form(body, scope, once)
+	c.question, err = d.form(body, scope, hasDirective(x.request.Header["Cache-Control"], "no-store"))
 	return c, err
 }
 
@@ -72,7 +71,6 @@ func chatScope(x *exchange, user string) (string, error) {
 type chatMembers struct {
 	stream, usage bool
 	user          string
-	passing       bool // it asks about what may be another thing tomorrow
 }
 
 // read takes the members from a body. Its errors are problems that quote nothing.
@@ -106,13 +104,14 @@ func (m *chatMembers) read(body []byte) error {
 	if _, legacy := members["prompt"]; legacy {
 		return wrongParam("prompt", "a chat completion has messages, not a prompt")
 	}
-	if n := members["n"]; given(n) && string(n) != "1" {
+	n := 1.0
+	if err := take(members, "n", &n, "a number"); err != nil || n != 1 {
 		return wrongParam("n", "n is not 1; an answer has one choice")
 	}
 	if err := onlyText(members); err != nil {
 		return err
 	}
-	return m.readMessages(members["messages"])
+	return readMessages(members["messages"])
 }
 
 // take reads a member of a form where it is given.
@@ -143,36 +142,20 @@ func onlyText(members map[string]json.RawMessage) error {
 	return nil
 }
 
-// readMessages looks at the messages. A picture or a recording that the request holds
-// is part of the question; one behind an address may be another tomorrow, so an answer
-// about it is not kept.
-func (m *chatMembers) readMessages(raw json.RawMessage) error {
-	var messages []*struct {
-		Role    string          `json:"role"`
-		Content json.RawMessage `json:"content"`
-	}
+// readMessages looks at the form of the messages.
+func readMessages(raw json.RawMessage) error {
+	var messages []map[string]json.RawMessage // not structs, in which case would not count
 	if err := json.Unmarshal(raw, &messages); err != nil || len(messages) == 0 {
 		return wrongParam("messages", "messages is not a list of messages with at least one")
 	}
 	for i, message := range messages {
-		if message == nil || message.Role == "" {
+		var role string
+		if err := json.Unmarshal(message["role"], &role); err != nil || role == "" {
 			return wrongParam(fmt.Sprintf("messages[%d].role", i), "a message has no role")
 		}
-		var parts []struct {
-			Image *struct {
-				URL string `json:"url"`
-			} `json:"image_url"`
-		}
-		if first(message.Content) != '[' {
-			continue
-		}
-		if err := json.Unmarshal(message.Content, &parts); err != nil {
+		var parts []map[string]json.RawMessage
+		if content := message["content"]; first(content) == '[' && json.Unmarshal(content, &parts) != nil {
 			return wrongParam(fmt.Sprintf("messages[%d].content", i), "a message's parts do not have the form of any")
-		}
-		for _, part := range parts {
-			if part.Image != nil && !strings.HasPrefix(strings.ToLower(part.Image.URL), "data:") {
-				m.passing = true
-			}
 		}
 	}
 	return nil

@@ -35,7 +35,7 @@ func (d *chatDesk) spare(x *exchange, c chat, e cache.Entry, from source) error 
 	if err != nil {
 		return err
 	}
-	d.sparedBy(e, &a)
+	d.sparedBy(&c.question, e, &a)
 	return d.show(x, c, e, &a, from)
 }
 

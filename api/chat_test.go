@@ -76,7 +76,12 @@ func answerLike(key string) cache.Answer {
 func TestChatHitIsTheSameInBothForms(t *testing.T) {
 	w := begin(t)
 	spared := 0
-	w.server.o.Spared = func(string, string, cache.Usage) { spared++ }
+	w.server.o.Spared = func(_, model string, usage cache.Usage) {
+		spared++
+		if model != "demo" || usage.TotalTokens != 5 { // the model that was asked, whatever it calls itself
+			t.Errorf("%s was spared %+v", model, usage)
+		}
+	}
 	key := keyOf(t, `{"model":"demo","messages":[{"role":"user","content":"a title"}]}`, "ann")
 	want := answerLike(key)
 	body, err := want.Encode()
@@ -434,6 +439,40 @@ func TestChatThatFailsAtFirst(t *testing.T) {
 	made.say("Salt")
 	made.end(cache.Answer{Text: "Salt"})
 	(<-streams).whole("Salt")
+}
+
+// Once a worker has begun again, it may take as long as a first attempt.
+func TestChatWaitsForASecondAttempt(t *testing.T) {
+	w := begin(t)
+	w.server.chat.times.grace = 100 * time.Millisecond
+	attempts := make(chan *attempt, 1)
+	var once sync.Once
+	w.answerer(func(q heard) {
+		once.Do(func() {
+			w.decline(q, cache.Failure{Reason: "the model answered with an error (status 500)"})
+			attempts <- w.begin(q)
+		})
+	})
+	told := make(chan string, 2)
+	go func() {
+		got, err := w.ann().New(t.Context(), chatAbout("a title"))
+		if err != nil {
+			t.Error(err)
+			told <- ""
+			return
+		}
+		told <- got.Choices[0].Message.Content
+	}()
+	made := <-attempts
+	made.say("Salt")
+	stream := listen(t, w.ann().NewStreaming(t.Context(), chatAbout("a title"))).until("Salt")
+	<-time.After(4 * w.server.chat.times.grace)
+	made.say(" and Light")
+	made.end(cache.Answer{Text: "Salt and Light"})
+	stream.whole("Salt and Light")
+	if got := <-told; got != "Salt and Light" {
+		t.Errorf("who waited is told %q", got)
+	}
 }
 
 func TestChatModels(t *testing.T) {

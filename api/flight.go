@@ -48,6 +48,20 @@ func (m *misses) join(ctx context.Context, a ask) (f *flight, collapsed bool) {
 	return f, false
 }
 
+// ask has an entry brought without waiting for it.
+func (m *misses) ask(ctx context.Context, a ask) error {
+	f, _ := m.join(ctx, a)
+	select {
+	case <-f.sent:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if f.err != nil {
+		m.land(a, f)
+	}
+	return f.err
+}
+
 // send appends the event. Others wait for it too, so it outlives its request.
 func (m *misses) send(ctx context.Context, a ask, f *flight) {
 	defer close(f.sent)
