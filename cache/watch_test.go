@@ -167,3 +167,24 @@ func TestLookReadsManyKeysAndCountsNone(t *testing.T) {
 		t.Errorf("looks were counted as reads: %+v, before %+v", after, before)
 	}
 }
+
+// TestARestartIsAnotherMark restarts a Redis that keeps all it had: the views' keys are
+// as before, and their entries are no longer known to be fresh.
+func TestARestartIsAnotherMark(t *testing.T) {
+	r := testserver.NewRedis(t, "--appendfsync", "always")
+	s := newStore(t, r, cache.Options{})
+	put(t, s, "a", at(20), "x")
+	marks := func() string {
+		t.Helper()
+		all, err := s.Marks(t.Context(), []*view.View{books()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0]
+	}
+	before := marks()
+	restart(t, r, s)
+	if marks() == before {
+		t.Error("the mark is that of before the restart")
+	}
+}
