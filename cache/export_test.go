@@ -47,3 +47,13 @@ func (s *Store) TakeAhead(ctx context.Context, l Limit, asked, later int) (int, 
 	admitted, _ := l.admission(r)
 	return admitted, r.err
 }
+
+// Deadline returns the context of a worker's batch, and what ends it and begins the next.
+func Deadline(in time.Duration) (first context.Context, next func(time.Duration) context.Context) {
+	d := newDeadline(context.Background()).next(in)
+	return d, func(in time.Duration) context.Context {
+		d.end()
+		d = d.next(in)
+		return d
+	}
+}
