@@ -38,6 +38,9 @@ func (d *answerDesk) get(x *exchange) error {
 	case asked.Refused != "":
 		x.markMiss()
 		return refusal(asked.Refused)
+	case asked.Dropped != "":
+		x.markMiss()
+		return problem(kindBusy, asked.Dropped).later(max(asked.After, time.Second))
 	case !asked.Pending:
 		return x.hide()
 	case prefer.wait == 0:

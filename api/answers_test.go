@@ -356,6 +356,27 @@ func TestBadQuestionsAreLimited(t *testing.T) {
 	}
 }
 
+// Whoever comes back for an answer that nobody makes is told so, and when to ask again.
+func TestAnswersThatWereDropped(t *testing.T) {
+	w := begin(t)
+	key := keyOf(t, titlePrompt, "user_1")
+	look := func(user string) *answer {
+		return w.get("/ai/answers/"+key, "Authorization", token(t, user))
+	}
+	w.ask(titlePrompt, "user_1", "Prefer", "respond-async").wants(t, 202, nil)
+	if err := w.store.NewAnswers(w.view("ai_answer")).Drop(t.Context(), "user_1", key, time.Hour, "the budget is spent"); err != nil {
+		t.Fatal(err)
+	}
+	a := look("user_1")
+	a.wants(t, 503, map[string]string{"Retry-After": "3(600|59.)", "X-Cache": "MISS"})
+	if p := a.problem(t); p.Detail != "the budget is spent" {
+		t.Errorf("the problem is %+v", p)
+	}
+	look("user_2").wants(t, 404, nil)
+	w.ask(titlePrompt, "user_1", "Prefer", "respond-async").wants(t, 202, nil)
+	look("user_1").wants(t, 202, nil)
+}
+
 // Who waits for answers takes no place of those who wait for views.
 func TestQuestionsWaitApart(t *testing.T) {
 	w := begin(t, func(o *Options) { o.MaxWaiting, o.MissWait = 1, 20*time.Millisecond })

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -52,13 +53,22 @@ var costKinds = [...]struct {
 	{"money_saved", func(c *ScopeCost) float64 { return c.MoneySaved }},
 }
 
-// AddCosts adds to what scopes have cost this month.
+// costsForgotten is how long after a scope was forgotten what it had cost before that may
+// still come in, from processes that write it every few seconds.
+const costsForgotten = time.Minute
+
+// AddCosts adds to what scopes have cost this month, but for those that have been
+// forgotten a moment ago.
 func (s *Store) AddCosts(ctx context.Context, costs []ScopeCost) error {
 	if len(costs) == 0 {
 		return nil
 	}
-	month := s.peer.now().UTC().Format("2006-01")
+	now := s.peer.now()
+	month := now.UTC().Format("2006-01")
+	var forgotten *redis.StringSliceCmd
 	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		since := strconv.FormatInt(now.Add(-costsForgotten).UnixMilli(), 10)
+		forgotten = p.ZRangeByScore(ctx, s.keys.aiCosts(month, "forgotten"), &redis.ZRangeBy{Min: since, Max: "+inf"})
 		for _, kind := range costKinds {
 			set := s.keys.aiCosts(month, kind.name)
 			for i := range costs {
@@ -73,6 +83,25 @@ func (s *Store) AddCosts(ctx context.Context, costs []ScopeCost) error {
 	})
 	if err != nil {
 		return fmt.Errorf("add up what answers cost: %w", err)
+	}
+	return s.removeCosts(ctx, []string{month}, forgotten.Val())
+}
+
+// removeCosts removes what scopes have cost in some months.
+func (s *Store) removeCosts(ctx context.Context, months, scopes []string) error {
+	if len(scopes) == 0 {
+		return nil
+	}
+	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, month := range months {
+			for _, kind := range costKinds {
+				p.ZRem(ctx, s.keys.aiCosts(month, kind.name), scopes)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("forget what answers cost: %w", err)
 	}
 	return nil
 }
@@ -107,20 +136,23 @@ func (s *Store) TopCosts(ctx context.Context, most int) ([]ScopeCost, error) {
 	return costs, nil
 }
 
-// ForgetCosts removes what a scope has cost, as far back as that is kept.
+// ForgetCosts removes what a scope has cost, as far back as that is kept, and what is
+// about to be added to it.
 func (s *Store) ForgetCosts(ctx context.Context, scope string) error {
 	now := s.peer.now().UTC()
 	first := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, at := range []time.Time{first, first.AddDate(0, -1, 0), first.AddDate(0, -2, 0)} {
-			for _, kind := range costKinds {
-				p.ZRem(ctx, s.keys.aiCosts(at.Format("2006-01"), kind.name), HashScope(scope))
-			}
-		}
+	months := []string{now.Format("2006-01"), first.AddDate(0, -1, 0).Format("2006-01"), first.AddDate(0, -2, 0).Format("2006-01")}
+	// The mark first: who adds something looks for it in the same transaction, and so sees
+	// it, or has what it adds removed.
+	mark := s.keys.aiCosts(months[0], "forgotten")
+	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRemRangeByScore(ctx, mark, "-inf", strconv.FormatInt(now.Add(-costsForgotten).UnixMilli(), 10))
+		p.ZAdd(ctx, mark, redis.Z{Score: float64(now.UnixMilli()), Member: HashScope(scope)})
+		p.Expire(ctx, mark, 2*costsForgotten)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("forget what answers cost: %w", err)
 	}
-	return nil
+	return s.removeCosts(ctx, months, []string{HashScope(scope)})
 }

@@ -33,6 +33,11 @@ func TestCostsOfScopes(t *testing.T) {
 		t.Fatal(err)
 	}
 	top(cache.ScopeCost{Scope: a, TokensSpent: 20, MoneySpent: 1}, cache.ScopeCost{Scope: c, TokensSpent: 2})
+	// What another process had not written yet does not bring it back.
+	if err := s.AddCosts(t.Context(), []cache.ScopeCost{{Scope: b, TokensSpent: 1000}, {Scope: c, TokensSpent: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	top(cache.ScopeCost{Scope: a, TokensSpent: 20, MoneySpent: 1}, cache.ScopeCost{Scope: c, TokensSpent: 3})
 	client := r.Client(t)
 	for _, key := range client.Keys(t.Context(), "*ai_costs*").Val() {
 		if ttl := client.TTL(t.Context(), key).Val(); ttl <= 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // AnswerBusy begins the reason under which it is announced that an answer is not made
@@ -83,12 +84,15 @@ func takePrompt(all members) (members, error) {
 	return all.without("prompt").with("messages", messages), nil
 }
 
+// maxModel bounds a model's name, in bytes: it stands in names of Redis's.
+const maxModel = 256
+
 // takeModel fills in the default model, and returns the name of the one there is.
 func takeModel(all members, defaultModel string) (members, string, error) {
 	raw := all.get("model")
 	if raw != nil && !isNull(raw) {
 		var model string
-		if err := json.Unmarshal(raw, &model); err != nil || model == "" {
+		if err := json.Unmarshal(raw, &model); err != nil || model == "" || len(model) > maxModel || strings.ContainsFunc(model, unicode.IsControl) {
 			return nil, "", fmt.Errorf("%w: model is not a name", ErrRequest)
 		}
 		return all, model, nil

@@ -37,6 +37,8 @@ func TestChatRequestRefuses(t *testing.T) {
 		{"a prompt of parts", `{"prompt":["moon"]}`, "prompt is not a text"},
 		{"a name twice", `{"prompt":"moon","prompt":"sun"}`, "a name comes twice"},
 		{"a model that is none", `{"prompt":"moon","model":4}`, "model is not a name"},
+		{"a model of more than a name", `{"prompt":"moon","model":"` + strings.Repeat("m", 257) + `"}`, "model is not a name"},
+		{"a model of control characters", `{"prompt":"moon","model":"m\u0000"}`, "model is not a name"},
 		{"two choices", `{"prompt":"moon","n":2}`, "n is not 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

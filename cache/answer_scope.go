@@ -78,10 +78,16 @@ func (s *Store) NewAnswers(v *view.View) *Answers {
 	}
 }
 
+// aiDropped names until when an answer will not be made that was asked for, and why.
+func (k keys) aiDropped(key string) string { return k.prefix + "ai_dropped:{" + key + "}" }
+
 // Asked is how an answer stands that is not in the cache.
 type Asked struct {
 	Pending bool   // it is being made, or waits for that
 	Refused string // a sentence: why the model gave none; empty where it has not refused
+	Dropped string // a sentence: why nobody makes it; empty where somebody may
+
+	After time.Duration // of what is dropped: when it is worth to ask again
 }
 
 // Failure is how asking the model failed.
@@ -98,7 +104,7 @@ func (a *Answers) Ask(ctx context.Context, scope, key string) error {
 		set := keys.aiAsked(scope)
 		p.ZAddArgs(ctx, set, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(until.UnixMilli()), Member: key}}})
 		p.PExpire(ctx, set, askedFor)
-		p.Del(ctx, keys.aiFailed(key))
+		p.Del(ctx, keys.aiFailed(key), keys.aiDropped(key))
 	})
 }
 
@@ -106,11 +112,12 @@ func (a *Answers) Ask(ctx context.Context, scope, key string) error {
 // is as if nobody did.
 func (a *Answers) Asked(ctx context.Context, scope, key string) (Asked, error) {
 	var until *redis.FloatCmd
-	var failed *redis.StringCmd
+	var failed, dropped *redis.StringCmd
 	var clock *redis.TimeCmd
 	err := a.write(ctx, "look for an answer asked for", func(p redis.Pipeliner) {
 		until = p.ZScore(ctx, a.store.keys.aiAsked(scope), key)
 		failed = p.Get(ctx, a.store.keys.aiFailed(key))
+		dropped = p.Get(ctx, a.store.keys.aiDropped(key))
 		clock = p.Time(ctx)
 	})
 	if err != nil || until.Val() <= float64(clock.Val().UnixMilli()) {
@@ -119,7 +126,28 @@ func (a *Answers) Asked(ctx context.Context, scope, key string) (Asked, error) {
 	if f := failureOf(failed.Val()); f.Final {
 		return Asked{Refused: f.Reason}, nil
 	}
+	if after, why, ok := droppedOf(dropped.Val(), clock.Val()); ok {
+		return Asked{Dropped: why, After: after}, nil
+	}
 	return Asked{Pending: true}, nil
+}
+
+// Drop notes that nobody makes an answer for some time, and why. Whoever looks for it is
+// told, for as long as an answer counts as asked for.
+func (a *Answers) Drop(ctx context.Context, scope, key string, after time.Duration, why string) error {
+	until := a.store.peer.now().Add(after)
+	life := min(after, askedFor)
+	return a.write(ctx, "note a question dropped", func(p redis.Pipeliner) {
+		p.Set(ctx, a.store.keys.aiDropped(key), strconv.FormatInt(until.UnixMilli(), 10)+" "+why, max(life, time.Millisecond))
+		p.ZAddArgs(ctx, a.store.keys.aiAsked(scope), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(a.store.peer.now().Add(life).UnixMilli()), Member: key}}})
+	})
+}
+
+// droppedOf reads what Drop wrote.
+func droppedOf(text string, now time.Time) (after time.Duration, why string, ok bool) {
+	until, why, ok := strings.Cut(text, " ")
+	ms, err := strconv.ParseInt(until, 10, 64)
+	return max(time.UnixMilli(ms).Sub(now), 0), why, ok && err == nil
 }
 
 // Fail remembers for a moment how asking the model failed. Whoever waits for a

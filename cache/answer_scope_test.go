@@ -82,6 +82,19 @@ func TestAnswersAskedFor(t *testing.T) {
 	}
 	do(a.Ask(ctx, "a", "k"))
 	stands("a", cache.Asked{Pending: true})
+	do(a.Drop(ctx, "a", "k", time.Hour, "the budget is spent"))
+	if got, err := a.Asked(ctx, "a", "k"); err != nil || got.Dropped != "the budget is spent" || got.After > time.Hour || got.After < 59*time.Minute {
+		t.Errorf("of what was dropped it is told %+v (%v)", got, err)
+	}
+	stands("b", cache.Asked{})
+	if _, failed, err := a.Claim(ctx, "a", "k", "1-0"); err != nil || failed != (cache.Failure{}) {
+		t.Errorf("a worker is told %+v (%v)", failed, err)
+	}
+	do(a.Erase(ctx, "k"))
+	stands("a", cache.Asked{Pending: true})
+	do(a.Drop(ctx, "a", "k", time.Hour, "the budget is spent"))
+	do(a.Ask(ctx, "a", "k"))
+	stands("a", cache.Asked{Pending: true})
 	do(a.Settle(ctx, "a", "k"))
 	stands("a", cache.Asked{})
 	do(a.Ask(ctx, "a", "k"))
