@@ -143,7 +143,11 @@ func begin(t testing.TB, change ...func(*Options)) *world {
 	}
 	w.run(func(ctx context.Context) { _ = w.server.RunAuth(ctx) })
 	w.run(func(ctx context.Context) { _ = w.server.RunFlows(ctx) })
-	front := httptest.NewServer(w.server.Handler())
+	front := httptest.NewUnstartedServer(w.server.Handler())
+	if l := w.server.lane; l != nil {
+		front.Listener, front.Config.ConnState = l.Listen(front.Listener, time.Minute), l.ConnState
+	}
+	front.Start()
 	t.Cleanup(front.Close)
 	w.url = front.URL
 	w.readDocument()
