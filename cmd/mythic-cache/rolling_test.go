@@ -161,8 +161,8 @@ func (w *workerProcess) awaitEnd() {
 }
 
 // readers is how many parts of a worker read streams: sessions, invalidations, tables to
-// precompute, fills, runs, and what the model is asked.
-const readers = 6
+// precompute, fills, runs, what the model is asked, and what begins templates.
+const readers = 7
 
 // awaitReading waits until every part of the workers reads its streams.
 func (s *system) awaitReading(workers ...*workerProcess) {
