@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"mythiccache/internal/modelserver"
+	"mythiccache/internal/testserver"
 	"mythiccache/producers/stream"
 )
 
@@ -24,71 +26,136 @@ func valueOf(t *testing.T, m prometheus.Metric) float64 {
 	return read.GetCounter().GetValue() + read.GetGauge().GetValue()
 }
 
-func TestBreaker(t *testing.T) {
+// of is the n-th question of a scope for a model.
+func of(model, scope string, n int) aiData {
+	return aiData{model: model, scope: scope, key: fmt.Sprint(scope, n)}
+}
+
+// bed is breakers with a clock of their own.
+type bed struct {
+	*breakers
+	t   *testing.T
+	now time.Time
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	return &bed{newBreakers(func(model string) string { return model }), t, time.Unix(1_000_000, 0)}
+}
+
+func (b *bed) state(want float64) {
+	b.t.Helper()
+	if got := valueOf(b.t, b.breakers.state.WithLabelValues("m")); got != want {
+		b.t.Errorf("the state is %v, not %v", got, want)
+	}
+}
+
+// fails has questions of a scope fail, from the first up to another.
+func (b *bed) fails(scope string, from, to int) {
+	for n := from; n < to; n++ {
+		b.done(of("m", scope, n), b.now, fmt.Errorf("ask: %w", &ModelError{Status: 503}))
+	}
+}
+
+func (b *bed) waits(d aiData, want time.Duration) {
+	b.t.Helper()
+	if got := b.left(d, b.now); got != want {
+		b.t.Errorf("%s waits for %s, not %s", d.key, got, want)
+	}
+}
+
+func (b *bed) begins(d aiData, want time.Duration) {
+	b.t.Helper()
+	if got := b.begin(d, b.now); got != want {
+		b.t.Errorf("%s waits for %s before it begins, not %s", d.key, got, want)
+	}
+}
+
+// The questions of one caller that fail keep away that caller's.
+func TestBreakerOfACaller(t *testing.T) {
 	t.Parallel()
-	b := newBreakers(func(model string) string { return model })
-	now := time.Unix(1_000_000, 0)
-	broken := fmt.Errorf("ask: %w", &ModelError{Status: 503})
-	state := func(want float64) {
-		t.Helper()
-		if got := valueOf(t, b.state.WithLabelValues("m")); got != want {
-			t.Errorf("the state is %v, not %v", got, want)
-		}
+	b := newBed(t)
+	again := of("m", "a", 0)
+	for range 20 { // the same again and again is one
+		b.done(again, b.now, &ModelError{Status: 500})
 	}
-	fail := func(times int) {
-		for range times {
-			b.done("m", now, broken)
-		}
-	}
-	fail(breakAfter - 1)
+	b.begins(again, 0)
 	for _, harmless := range []error{
 		&ModelError{Status: 400}, &ModelError{Status: 429}, nil, // of these the model is well
 	} {
-		b.done("m", now, harmless)
-		fail(breakAfter - 1)
-		if left := b.begin("m", now); left != 0 {
-			t.Fatalf("after %v it is open for %s", harmless, left)
-		}
+		b.done(again, b.now, harmless)
+		b.fails("a", 0, breakAfter-1)
+		b.begins(again, 0)
 	}
 	for _, silent := range []error{context.Canceled, errLeaseLost} { // of these nothing is known
-		b.done("m", now, silent)
+		b.done(again, b.now, silent)
 	}
-	fail(1)
-	state(breakerOpen)
-	if left := b.begin("m", now); left != breakFirst {
-		t.Errorf("it is open for %s", left)
+	b.done(of("m", "b", 0), b.now, nil) // another's success says nothing of these
+	b.fails("a", 50, 51)
+	b.state(breakerPartly)
+	b.begins(of("m", "a", 99), breakFirst)
+	b.begins(of("m", "b", 99), 0)
+	b.begins(of("another", "a", 99), 0)
+
+	b.now = b.now.Add(breakFirst)
+	b.waits(of("m", "a", 50), breakYield) // what failed is not first to find out
+	b.begins(of("m", "a", 99), 0)
+	b.begins(of("m", "a", 98), time.Second)
+	b.done(of("m", "a", 99), b.now, context.Canceled) // it found nothing out; the next may
+	b.begins(of("m", "a", 98), 0)
+	b.fails("a", 98, 99)
+	b.waits(of("m", "a", 97), 2*breakFirst)
+	for n := range 10 {
+		b.now = b.now.Add(b.left(of("m", "a", 100+n), b.now))
+		b.begins(of("m", "a", 100+n), 0)
+		b.fails("a", 100+n, 101+n)
 	}
-	if left := b.begin("another", now); left != 0 {
-		t.Errorf("another is open for %s", left)
+	b.waits(of("m", "a", 97), breakMost)
+	b.now = b.now.Add(breakMost + breakYield)
+	b.begins(of("m", "a", 50), 0) // nobody else has come
+	b.done(of("m", "a", 50), b.now, nil)
+	b.state(breakerClosed)
+	if b.begins(of("m", "a", 98), 0); len(b.of) != 0 {
+		t.Errorf("it is well, and there are %d", len(b.of))
 	}
-	now = now.Add(breakFirst)
-	if first, second := b.begin("m", now), b.begin("m", now); first != 0 || second != time.Second {
-		t.Errorf("two that find out wait %s and %s", first, second)
+}
+
+// A model at which different callers fail in a row is left alone by all.
+func TestBreakerOfAModel(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	innocent := of("m", "innocent", 0)
+	for n := range breakAfter {
+		b.waits(innocent, 0)
+		b.fails(fmt.Sprint("caller", n), 0, 1)
+		b.fails(fmt.Sprint("caller", n), 0, 2) // each counts once
 	}
-	state(breakerHalfOpen)
-	b.done("m", now, context.Canceled) // it found nothing out; the next may
-	if left := b.begin("m", now); left != 0 {
-		t.Errorf("the next waits %s", left)
+	b.state(breakerOpen)
+	b.begins(innocent, breakFirst)
+	b.begins(of("another", "innocent", 0), 0)
+	b.now = b.now.Add(breakFirst)
+	b.waits(of("m", "caller1", 9), breakYield)
+	b.begins(innocent, 0)
+	b.state(breakerPartly)
+	b.begins(of("m", "innocent", 1), time.Second)
+	b.done(innocent, b.now, nil)
+	b.begins(of("m", "caller1", 9), 0)
+	b.state(breakerClosed)
+}
+
+// However many names callers make up, there is a bound.
+func TestBreakersAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	for n := range maxBreakers {
+		b.done(of(fmt.Sprint("m", n), "a", 0), b.now, &ModelError{Status: 500})
 	}
-	fail(1)
-	if left := b.left("m", now); left != 2*breakFirst {
-		t.Errorf("it is open for %s", left)
+	if n := len(b.of); n != maxBreakers {
+		t.Errorf("there are %d", n)
 	}
-	for range 10 {
-		now = now.Add(b.left("m", now))
-		b.begin("m", now)
-		fail(1)
-	}
-	if left := b.left("m", now); left != breakMost {
-		t.Errorf("it is open for %s", left)
-	}
-	now = now.Add(breakMost)
-	b.begin("m", now)
-	b.done("m", now, nil)
-	state(breakerClosed)
-	if left := b.begin("m", now); left != 0 || len(b.of) != 0 {
-		t.Errorf("it is well, and open for %s", left)
-	}
+	b.now = b.now.Add(2*breakMost + time.Second)
+	b.fails("a", 0, breakAfter)
+	b.state(breakerPartly)
 }
 
 // A model that fails is left alone, and who waits is told when to come back; what a
@@ -118,5 +185,42 @@ func TestWarmBreaks(t *testing.T) {
 	}
 	if after, why, ok := busy(<-wait.C()); !ok || after <= 0 || after > breakFirst || why != "the model has failed too often" {
 		t.Errorf("who waits is told %s, %q, %v", after, why, ok)
+	}
+}
+
+// One caller's questions at which the model fails keep nobody else's away.
+func TestWarmPoison(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	w.model.Respond(func(c modelserver.Call) modelserver.Reply {
+		if strings.HasPrefix(c.Prompt, "poison") {
+			return modelserver.Reply{Status: 500}
+		}
+		return modelserver.Reply{}
+	})
+	warmer := w.warmer()
+	w.run(warmer)
+	for i := range 2 * breakAfter {
+		w.publish(asked("mallory", fmt.Sprint("poison ", i)))
+	}
+	testserver.Eventually(t, "mallory is kept away", func() error {
+		if warmer.breakers.left(of("test-model", "mallory", -1), time.Now()) == 0 {
+			return errNotYet
+		}
+		return nil
+	})
+	for i := range 3 {
+		w.publish(asked("ann", fmt.Sprint("fine ", i)))
+	}
+	testserver.Eventually(t, "ann is answered", func() error {
+		for i := range 3 {
+			if _, _, err := w.read(w.key("ann", fmt.Sprint("fine ", i))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if warmer.breakers.left(of("test-model", "mallory", -1), time.Now()) == 0 {
+		t.Error("it took ann as long as mallory")
 	}
 }

@@ -213,27 +213,29 @@ func TestWarmGivesWay(t *testing.T) {
 	}
 }
 
-// That a question was put off for which nobody waits says nothing to who joined it.
-func TestWarmPutOffAlone(t *testing.T) {
+// A question for which somebody waits does not join one that may be dropped. One like
+// that does.
+func TestWarmJoinsItsEquals(t *testing.T) {
 	t.Parallel()
 	w := newWarmth(t)
+	release := make(chan struct{})
+	w.model.Respond(func(modelserver.Call) modelserver.Reply { return modelserver.Reply{Hold: release} })
 	warmer := w.warmer()
-	key := w.key("user_1", "a title")
-	q, first := warmer.lines.join(key, true)
-	if !first {
-		t.Fatal("another was first")
-	}
-	joining, joined := make(chan struct{}), make(chan error, 1)
-	go func() {
-		close(joining)
-		joined <- handle(t.Context(), warmer, asked("user_1", "a title"))
-	}()
-	<-joining
-	if err := w.store.Ping(t.Context()); err != nil { // by when it has joined
-		t.Fatal(err)
-	}
-	warmer.lines.leave(key, q, stream.ErrLater)
-	if err := <-joined; err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- handle(t.Context(), warmer, ahead("a title")) }()
+	<-w.model.Arrived()
+	other := w.warmer()
+	if err := handle(t.Context(), other, oneMore(asked("user_1", "a title"))); !errors.Is(err, stream.ErrLater) {
 		t.Errorf("who waits is told %v", err)
+	}
+	if err := handle(t.Context(), other, oneMore(ahead("a title"))); err != nil {
+		t.Errorf("nobody waits, and it ends with %v", err)
+	}
+	close(release)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := len(w.model.Calls()); n != 1 {
+		t.Errorf("the model was called %d times", n)
 	}
 }

@@ -24,11 +24,13 @@ type Model interface {
 }
 
 // ModelError says why a model gave no answer. It holds nothing of what the
-// provider wrote but its code, since providers quote prompts.
+// provider wrote but its code, since providers quote prompts. Whoever asked is told
+// what Error says.
 type ModelError struct {
 	Status     int           // of HTTP; 0 where none came
 	Code       string        // the provider's, where it has the form of one
 	Why        string        // a sentence's end: "the model …"
+	Detail     string        // for the log alone, since it may name inner addresses; no secrets
 	RetryAfter time.Duration // what the provider asked for; 0 where it did not
 	Refused    bool          // the model understood and declined
 }
@@ -75,4 +77,10 @@ func (e *ModelError) tag() string {
 // too, but stays so.
 func (e *ModelError) Busy() bool {
 	return e.Status == http.StatusTooManyRequests && e.Code != "insufficient_quota"
+}
+
+// slows reports that the provider wants no calls for a while, whoever asks. What it says
+// of when to come back beside another error is about that one request.
+func (e *ModelError) slows() bool {
+	return e.Busy() || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0
 }

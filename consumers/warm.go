@@ -45,20 +45,22 @@ type WarmerOptions struct {
 }
 
 // Warmer has a model answer what the app and its users ask, once, and keeps the
-// answers. Its Handle is for the topic ai, behind stream.RecordFailure.
+// answers. Its Handle is for the topic ai, behind stream.RecordFailure; or its Ask and its
+// Tell, each for a group of its own, so that what needs no model does not wait for one.
 //
 // One call per answer, however many ask in however many processes:
 //
 //  1. whoever finds no answer takes the key's lease and renews it while the
 //     model thinks. Then it looks again, since the answer may have come between;
-//  2. where the lease is taken, one event of each process looks again and again
-//     for the answer or a lease that has run out, because its holder died, and
-//     is the next to take it then. The other events of that process wait for it.
+//  2. where the lease is taken, the event joins the one for which the answer is being
+//     made, and is done: no place is held by who waits. See cache.Answers.Join for why
+//     nothing is lost by that;
+//  3. the one that was joined is done only once its answer stands or cannot be had. When
+//     its worker dies it comes again, and takes the lease when that has run out.
 //
-// So an event is done only once its answer stands or cannot be had. What has been
-// a call of the model costs a delivery, unless the model was busy or this process
-// is stopped, so that no mishap is paid for without end. No prompt is ever
-// written to a log, a metric or an error.
+// What has been a call of the model costs a delivery, unless the model was busy or this
+// process is stopped, so that no mishap is paid for without end. No prompt is ever
+// written to a log, a metric or an error, and none is left in a dead letter.
 //
 // Questions for which nobody waits (warm) give way: they have fewer places, a share of
 // the budget, and are dropped, which is counted, where they would wait for long.
@@ -67,9 +69,8 @@ type Warmer struct {
 	store    *cache.Store
 	answers  *cache.Answers
 	account  *Account
-	pause    pause
+	pauses   pauses
 	breakers *breakers
-	lines    lines
 	warm     chan struct{} // has room for the questions that nobody waits for
 	dropped  *prometheus.CounterVec
 }
@@ -103,7 +104,7 @@ func NewWarmer(store *cache.Store, o WarmerOptions) (*Warmer, error) {
 		o.Account = account
 	}
 	w := &Warmer{
-		o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, breakers: newBreakers(o.Account.label), lines: newLines(),
+		o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, breakers: newBreakers(o.Account.label), pauses: newPauses(),
 		warm: make(chan struct{}, o.WarmInFlight), dropped: newDropped(),
 	}
 	if o.Metrics == nil {
@@ -124,22 +125,61 @@ func (w *Warmer) Handle(m *message.Message) error {
 	if err != nil {
 		return err
 	}
-	if e.Type != event.AIRequested && e.Type != event.AIAnswered && e.Type != event.AIForget {
+	if needsNoModel(e) {
+		return w.told(m, e)
+	}
+	return w.asked(m, e)
+}
+
+// Ask is the half of Handle that may have to wait for a model.
+func (w *Warmer) Ask(m *message.Message) error {
+	e, err := stream.EventOf(m)
+	if err != nil {
+		return err
+	}
+	if needsNoModel(e) {
+		return nil
+	}
+	return w.asked(m, e)
+}
+
+// Tell is the other half: ai.forget and ai.answered. What it does may come before what
+// Ask does with earlier events, and after.
+func (w *Warmer) Tell(m *message.Message) error {
+	e, err := stream.EventOf(m)
+	if err != nil || !needsNoModel(e) {
+		return nil //nolint:nilerr // Ask says so
+	}
+	return w.told(m, e)
+}
+
+func needsNoModel(e event.Event) bool { return e.Type == event.AIAnswered || e.Type == event.AIForget }
+
+// asked handles a question.
+func (w *Warmer) asked(m *message.Message, e event.Event) error {
+	if e.Type != event.AIRequested {
 		return fmt.Errorf("no event of this type is known: %w", stream.ErrReject)
 	}
 	data, err := w.read(e, entryID(m, e))
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject)
 	}
-	ctx := m.Context()
-	switch e.Type {
-	case event.AIForget:
-		return w.forget(ctx, data)
-	case event.AIAnswered:
-		return w.take(ctx, data)
-	default:
-		return w.admit(ctx, data)
+	if entry, ok := stream.EntryOf(m); ok {
+		data.deliveries = entry.Deliveries
 	}
+	return w.conclude(e, data, w.admit(m.Context(), data))
+}
+
+// told handles what needs no model.
+func (w *Warmer) told(m *message.Message, e event.Event) error {
+	data, err := w.read(e, entryID(m, e))
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject)
+	}
+	if e.Type == event.AIForget {
+		return w.forget(m.Context(), data)
+	}
+	return w.take(m.Context(), data)
 }
 
 // entryID returns the id of the message's stream entry, which orders it among
@@ -157,7 +197,10 @@ func entryID(m *message.Message, e event.Event) string {
 
 // aiData is what an event of the topic ai carries.
 type aiData struct {
-	entry     string // id of the stream entry
+	entry string // id of the stream entry
+	// deliveries of it, this one included; 0 where it came by no stream
+	deliveries int
+
 	scope     string
 	key       string
 	model     string          // that is asked

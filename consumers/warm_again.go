@@ -43,7 +43,7 @@ func (w *Warmer) askAgain(ctx context.Context, d aiData) error {
 	if d.noStore || found.Status != cache.Hit || !d.instead.is(found.Entry) {
 		return nil
 	}
-	if w.pause.left(time.Now()) > 0 || w.breakers.left(d.model, time.Now()) > 0 {
+	if w.pauses.left(d.model, time.Now()) > 0 || w.breakers.left(d, time.Now()) > 0 {
 		return w.drop(d, "refresh")
 	}
 	lease, err := w.store.LeaseSince(ctx, w.o.View, d.key, w.o.LeaseFor, found.Entry)
@@ -81,7 +81,7 @@ func (w *Warmer) makeAgain(ctx context.Context, d aiData, lease cache.Lease) (ca
 	started := time.Now()
 	answer, lease, flow, err := w.call(ctx, d, lease)
 	took := time.Since(started)
-	w.breakers.done(d.model, time.Now(), err)
+	w.breakers.done(d, time.Now(), err)
 	w.settleSpent(ctx, held, answer.Usage, err)
 	w.account.called(d.scope, d.model, answer.Usage, took, err)
 	if err == nil && !w.lasting(answer) {
@@ -90,8 +90,8 @@ func (w *Warmer) makeAgain(ctx context.Context, d aiData, lease cache.Lease) (ca
 	if err != nil {
 		w.end(ctx, flow, d.key, cache.FlowFailed+"kept")
 		var refusal *ModelError
-		if errors.As(err, &refusal) && (refusal.Busy() || refusal.RetryAfter > 0) {
-			w.slowDown(refusal)
+		if errors.As(err, &refusal) && refusal.slows() {
+			w.slowDown(d.model, refusal)
 		}
 		return lease, err
 	}

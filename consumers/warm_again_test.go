@@ -134,10 +134,10 @@ func TestWarmAgainLeavesTheOld(t *testing.T) {
 		"it is cut short":   {reply: modelserver.Reply{FinishReason: "length"}, calls: 2},
 		"the stream is cut": {reply: modelserver.Reply{Cut: true}, calls: 2},
 		"no budget":         {option: budgets(t, "default=2/31d;warm=50%"), calls: 1},
-		"the model is away": {before: func(w *Warmer) { w.pause.extend(time.Now(), time.Hour) }, calls: 1},
+		"the model is away": {before: func(w *Warmer) { w.pauses.extend("test-model", time.Now(), time.Hour) }, calls: 1},
 		"the breaker is open": {before: func(w *Warmer) {
-			for range breakAfter {
-				w.breakers.done("test-model", time.Now(), &ModelError{Status: 503})
+			for n := range breakAfter {
+				w.breakers.done(of("test-model", fmt.Sprint("caller", n), 0), time.Now(), &ModelError{Status: 503})
 			}
 		}, calls: 1},
 	} {

@@ -12,137 +12,130 @@ import (
 	"mythiccache/producers/stream"
 )
 
-// ask sees to it that an answer stands. One event of a key is first in this
-// process; the others wait for what becomes of it, and share its failure.
+// lookAgain is after what time an event looks again, at most, whether the model may be
+// asked by now.
+const lookAgain = 5 * time.Second
+
+// ask sees to it that an answer stands: it is there, or is made by somebody else at this
+// moment, or this event has it made. It waits for nobody but the model.
 func (w *Warmer) ask(ctx context.Context, d aiData) error {
-	for {
-		q, first := w.lines.join(d.key, d.warm)
-		if first {
-			return w.first(ctx, d, q)
-		}
-		select {
-		case <-q.done:
-		case <-ctx.Done():
-			return later("%w", ctx.Err())
-		}
-		if q.err != nil && q.warm && !d.warm {
-			continue // nobody waited for that one, so it was given less than this one is
-		}
-		if q.err != nil {
-			return q.err
-		}
-		// Whoever asked with this event may have come too late to hear of it.
-		if there, err := w.present(ctx, d); err != nil || there {
-			return err
-		}
-		// The first one's question was forgotten. This one may be newer.
+	there, now, err := w.present(ctx, d)
+	if err != nil || there {
+		return err
 	}
+	if d.late(now) {
+		return w.forgo(ctx, d, "late")
+	}
+	if left := w.pauses.left(d.model, time.Now()); left > 0 {
+		return w.notNow(ctx, d, left, "the model wants no calls")
+	}
+	if left := w.breakers.left(d, time.Now()); left > 0 {
+		return w.notNow(ctx, d, left, "the model has failed too often")
+	}
+	if err := w.storable(ctx); err != nil {
+		return err
+	}
+	lease, err := w.store.Lease(ctx, w.o.View, d.key, w.o.LeaseFor)
+	if errors.Is(err, cache.ErrLeased) {
+		return w.join(ctx, d)
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return w.lead(ctx, d, lease)
 }
 
-// first does the work of a line.
-func (w *Warmer) first(ctx context.Context, d aiData, q *line) (err error) {
-	err = errors.New("the event before it was not handled to its end") // where seek panics
-	defer func() { w.lines.leave(d.key, q, err) }()
-	return w.seek(ctx, d)
+// join has a question done by another one whose answer is being made (see
+// cache.Answers.Join). Where that cannot be it comes back, without having had a place.
+func (w *Warmer) join(ctx context.Context, d aiData) error {
+	joined, err := w.answers.Join(ctx, d.key, d.entry, d.warm)
+	if err != nil {
+		return unavailable(err)
+	}
+	if !joined {
+		return fmt.Errorf("another has the answer's lease: %w", stream.ErrLater)
+	}
+	w.o.Log.Debug().Str("key", d.key).Msg("answer is being made")
+	return nil
 }
 
-// seek finds the answer or makes it, waiting while another process does.
-func (w *Warmer) seek(ctx context.Context, d aiData) error {
-	patience := time.NewTimer(w.o.CallFor + w.o.LeaseFor)
-	defer patience.Stop()
-	for {
-		if there, err := w.present(ctx, d); err != nil || there {
-			return err
-		}
-		if d.late(time.Now()) {
-			return w.drop(d, "late")
-		}
-		if left := w.pause.left(time.Now()); left > 0 {
-			w.tellBusy(ctx, d, left, "the model wants no calls")
-			return later("the model wants no calls for %s", left.Round(time.Millisecond))
-		}
-		if left := w.breakers.left(d.model, time.Now()); left > 0 {
-			w.tellBusy(ctx, d, left, "the model has failed too often")
-			return fmt.Errorf("the model has failed too often, and is left alone for %s: %w", left.Round(time.Millisecond), stream.ErrLater)
-		}
-		if err := w.storable(ctx); err != nil {
-			return err
-		}
-		lease, err := w.store.Lease(ctx, w.o.View, d.key, w.o.LeaseFor)
-		if err == nil {
-			return w.lead(ctx, d, lease)
-		}
-		if !errors.Is(err, cache.ErrLeased) {
+// notNow tells those who wait that the model is not asked now, for which the event waits.
+// One whose answer nobody else may have is done by that: whoever hears it asks again,
+// under another name.
+func (w *Warmer) notNow(ctx context.Context, d aiData, left time.Duration, why string) error {
+	if !d.warm {
+		if err := w.store.AnnounceFailure(ctx, w.o.View.Name, d.key, nil, cache.BusyReason(left, why)); err != nil {
 			return unavailable(err)
 		}
-		look := time.NewTimer(lookAgain)
-		select {
-		case <-look.C:
-		case <-patience.C:
-			return errors.New("another process has held the answer's lease for too long")
-		case <-ctx.Done():
-			look.Stop()
-			return later("%w", ctx.Err())
-		}
 	}
+	return w.putBy(ctx, d, left, fmt.Errorf("%s for %s", why, left.Round(time.Millisecond)))
 }
 
-// lookAgain is how long after it a process looks whether another one has made an
-// answer, or has died.
-const lookAgain = 200 * time.Millisecond
+// putBy puts a question off of which everybody has heard that it is not asked now.
+func (w *Warmer) putBy(ctx context.Context, d aiData, left time.Duration, why error) error {
+	if d.noStore {
+		return w.forgo(ctx, d, "busy")
+	}
+	return fmt.Errorf("%w: %w", why, stream.LaterBy(min(left, lookAgain)))
+}
 
 // lead makes an answer, unless there turns out to be no need. The lease is held.
 func (w *Warmer) lead(ctx context.Context, d aiData, lease cache.Lease) error {
 	// Between the last look and the lease, another may have put the answer and
 	// given its lease back.
-	there, err := w.present(ctx, d)
+	there, _, err := w.present(ctx, d)
 	if err != nil || there {
-		w.giveBack(ctx, lease, "the answer is there")
-		return err
+		return errors.Join(err, w.giveBack(ctx, lease, "the answer is there"))
 	}
 	wanted, failed, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
 	switch {
 	case err != nil:
-		w.giveBack(ctx, lease, "the answer was not claimed")
-		return unavailable(err)
+		return errors.Join(unavailable(err), w.giveBack(ctx, lease, "the answer was not claimed"))
 	case !wanted:
-		w.giveBack(ctx, lease, "the answer was forgotten")
+		if err := w.giveBack(ctx, lease, "the answer was forgotten"); err != nil {
+			return err
+		}
 		return w.settle(ctx, d)
-	case failed.Final:
-		w.giveBack(ctx, lease, cache.AnswerRefused+failed.Reason)
-		return fmt.Errorf("%s: %w", failed.Reason, stream.ErrReject)
+	case failed.Final: // somebody else asked just now
+		if err := w.giveBack(ctx, lease, cache.AnswerRefused+failed.Reason); err != nil {
+			return err
+		}
+		return w.drop(d, "refused")
 	case failed.Reason != "":
-		w.giveBack(ctx, lease, failed.Reason)
-		return fmt.Errorf("it was a moment ago that %s", failed.Reason)
+		return errors.Join(fmt.Errorf("it was a moment ago that %s", failed.Reason), w.giveBack(ctx, lease, failed.Reason))
+	}
+	if err := w.answers.Lead(ctx, lease, d.entry, d.warm); err != nil {
+		return errors.Join(unavailable(err), w.giveBack(ctx, lease, "the answer was not claimed"))
 	}
 	return w.make(ctx, d, lease)
 }
 
 // present reports whether the answer is there, and if so hands it to those who
-// have just asked. An answer that only waits for Redis's restart to be confirmed
-// is there: nothing but ai.forget, which comes again, could have made it wrong.
-func (w *Warmer) present(ctx context.Context, d aiData) (bool, error) {
+// have just asked; and what time it is by Redis. An answer that only waits for Redis's
+// restart to be confirmed is there: nothing but ai.forget, which comes again, could
+// have made it wrong.
+func (w *Warmer) present(ctx context.Context, d aiData) (bool, time.Time, error) {
 	found, err := w.store.Read(ctx, cache.Query{View: w.o.View, Key: d.key})
 	if err != nil {
-		return false, unavailable(err)
+		return false, time.Time{}, unavailable(err)
 	}
 	if found.Status == cache.Miss || found.Status == cache.Stale && found.Why == cache.WhyStale {
-		return false, nil
+		return false, found.Now, nil
 	}
 	err = w.store.Announce(ctx, found.Entry)
 	if errors.Is(err, cache.ErrRefused) {
-		return false, nil // it has been removed since
+		return false, found.Now, nil // it has been removed since
 	}
 	if err != nil {
-		return false, unavailable(err)
+		return false, found.Now, unavailable(err)
 	}
-	if !d.warm { // nobody asked, so nothing was saved
+	if !d.warm && d.deliveries <= 1 { // else nobody asked, or it was counted
 		var answer cache.Answer
 		_ = json.Unmarshal(found.Entry.Body, &answer) // of another release its tokens are not known
-		w.account.HitOf(d.scope, answer.Model, answer.Usage)
+		w.account.HitOf(d.scope, d.model, answer.Usage)
 	}
 	w.o.Log.Debug().Str("key", d.key).Msg("answer is there already")
-	return true, w.settle(ctx, d)
+	return true, found.Now, w.settle(ctx, d)
 }
 
 // storable makes sure that an answer could be stored before one is paid for: the

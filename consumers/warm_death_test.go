@@ -48,8 +48,9 @@ func TestWarmWorkerStops(t *testing.T) {
 	}
 }
 
-// A worker that dies says nothing; another takes over when its lease has run out,
-// and what it may say later is not heard.
+// A worker that dies says nothing; its event comes to another, which takes over when the
+// lease has run out, and asks for who had joined, too. What the dead one may say later is
+// not heard.
 func TestWarmWorkerDies(t *testing.T) {
 	t.Parallel()
 	w := newWarmth(t)
@@ -62,14 +63,18 @@ func TestWarmWorkerDies(t *testing.T) {
 	})
 	dead := w.warmer()
 	died := make(chan error, 1)
-	go func() { died <- handle(t.Context(), dead, asked("user_1", "a title")) }()
+	first := asked("user_1", "a title")
+	go func() { died <- handle(t.Context(), dead, first) }()
 	<-w.model.Arrived()
-	dead.store.Close() // no more renewals
-
 	other := w.warmer()
-	if err := handle(t.Context(), other, asked("user_1", "a title")); err != nil {
-		t.Fatal(err)
+	if err := handle(t.Context(), other, oneMore(first)); err != nil {
+		t.Errorf("who joins ends with %v", err)
 	}
+	dead.store.Close() // no more renewals
+	if err := handle(t.Context(), other, first); !errors.Is(err, stream.ErrLater) {
+		t.Errorf("it comes again while its lease lives, and ends with %v", err)
+	}
+	testserver.Eventually(t, "the lease has run out", func() error { return handle(t.Context(), other, first) })
 	close(release)
 	if err := <-died; err == nil {
 		t.Error("the dead one stored its answer")
@@ -195,7 +200,7 @@ func TestWarmLogsNoPrompt(t *testing.T) {
 		w.publish(asEvent(data))
 	}
 	testserver.Eventually(t, "all is over", func() error {
-		if len(w.dead()) != 7 {
+		if len(w.dead()) != 6 {
 			return errNotYet
 		}
 		return w.settled()

@@ -12,6 +12,7 @@ import (
 	"mythiccache/cache"
 	"mythiccache/cache/version"
 	"mythiccache/internal/modelserver"
+	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
 )
 
@@ -129,8 +130,9 @@ func TestWarmFailuresFlow(t *testing.T) {
 			reader := w.flows().Follow(w.key("user_1", "a title"))
 			defer reader.Close()
 			warmer := w.warmer(func(o *WarmerOptions) { o.CallFor = 2 * time.Second })
-			if err := handle(t.Context(), warmer, asked("user_1", "a title")); err == nil {
-				t.Error("it has an answer")
+			err := handle(t.Context(), warmer, asked("user_1", "a title"))
+			if done := strings.HasPrefix(c.end, cache.FlowRefused); (err == nil) != done {
+				t.Errorf("the event ends with %v", err)
 			}
 			var p cache.FlowPiece
 			for p.End == "" {
@@ -142,7 +144,7 @@ func TestWarmFailuresFlow(t *testing.T) {
 			if _, _, err := w.read(w.key("user_1", "a title")); err == nil {
 				t.Error("something is cached")
 			}
-			if left := warmer.pause.left(time.Now()); (left > 50*time.Second) != !c.reply.RetryAt.IsZero() {
+			if left := warmer.pauses.left("test-model", time.Now()); (left > 50*time.Second) != !c.reply.RetryAt.IsZero() {
 				t.Errorf("the model wants no calls for %s", left)
 			}
 		})
@@ -163,15 +165,15 @@ func TestWarmFlowsAnewAfterADeath(t *testing.T) {
 	defer reader.Close()
 	dead := w.warmer()
 	died := make(chan error, 1)
-	go func() { died <- handle(t.Context(), dead, asked("user_1", "a title")) }()
+	first := asked("user_1", "a title")
+	go func() { died <- handle(t.Context(), dead, first) }()
 	w.piece(reader)
 	if p := w.piece(reader); !strings.Contains(string(p.Part.Delta), "from") {
 		t.Errorf("the second piece is %+v", p)
 	}
 	dead.store.Close() // no more renewals
-	if err := handle(t.Context(), w.warmer(), asked("user_1", "a title")); err != nil {
-		t.Fatal(err)
-	}
+	other := w.warmer()
+	testserver.Eventually(t, "it is asked again", func() error { return handle(t.Context(), other, first) })
 	var draft cache.Draft
 	for p := w.piece(reader); p.End == ""; p = w.piece(reader) {
 		if err := draft.Add(p.Part); err != nil {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"mythiccache/cache"
-	"mythiccache/producers/stream"
 )
 
 // handOver is how long an answer stands that is only for those who wait for it: one
@@ -23,7 +22,7 @@ func (w *Warmer) make(ctx context.Context, d aiData, lease cache.Lease) error {
 	started := time.Now()
 	answer, lease, flow, err := w.call(ctx, d, lease)
 	took := time.Since(started)
-	w.breakers.done(d.model, time.Now(), err)
+	w.breakers.done(d, time.Now(), err)
 	w.settleSpent(ctx, held, answer.Usage, err)
 	w.account.called(d.scope, d.model, answer.Usage, took, err)
 	if err != nil {
@@ -63,7 +62,17 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 	if err != nil {
 		return unavailable(err)
 	}
+	w.countJoined(ctx, d, answer)
 	return w.settle(ctx, d)
+}
+
+// countJoined counts the questions that an answer has spared beside its own.
+func (w *Warmer) countJoined(ctx context.Context, d aiData, answer cache.Answer) {
+	joined, err := w.answers.Joined(ctx, d.key)
+	w.note("questions not counted that joined", d.key, err)
+	for range joined {
+		w.account.HitOf(d.scope, d.model, answer.Usage)
+	}
 }
 
 // lasting reports whether an answer is kept for who asks later.
@@ -74,41 +83,59 @@ func (w *Warmer) lasting(answer cache.Answer) bool {
 // failed tells those who wait, gives the lease back, and decides what becomes of
 // the event. A failure is never stored as an answer.
 func (w *Warmer) failed(ctx context.Context, d aiData, lease cache.Lease, flow *cache.FlowWriter, err error) error {
-	w.o.Log.Debug().Str("key", d.key).Err(err).Msg("no answer")
 	var refusal *ModelError
 	isRefusal := errors.As(err, &refusal)
+	w.sayFailed(d, err, refusal)
 	switch {
 	case errors.Is(err, errLeaseLost):
 		return err // there is nothing to give back
 	case ctx.Err() != nil && !isRefusal:
 		w.end(ctx, flow, d.key, cache.FlowFailed+"stopped")
-		w.giveBack(ctx, lease, "the worker stops")
-		return later("%w", err)
-	case errors.Is(err, errTooLong):
-		w.end(ctx, flow, d.key, cache.FlowFailed+"timeout")
-	case isRefusal && refusal.Permanent():
-		w.end(ctx, flow, d.key, cache.FlowRefused+refusal.tag())
-	case isRefusal:
-		w.end(ctx, flow, d.key, cache.FlowFailed+refusal.tag())
-	default:
-		w.end(ctx, flow, d.key, cache.FlowFailed+"unknown")
+		return errors.Join(later("%w", err), w.giveBack(ctx, lease, "the worker stops"))
 	}
-	if isRefusal && (refusal.Busy() || refusal.RetryAfter > 0) {
-		w.slowDown(refusal)
+	w.end(ctx, flow, d.key, endOf(err, refusal))
+	if isRefusal && refusal.slows() {
+		w.slowDown(d.model, refusal)
 	}
 	if isRefusal && refusal.Busy() {
-		w.giveBack(ctx, lease, cache.BusyReason(w.pause.left(time.Now()), err.Error()))
-		return later("%w", err)
+		left := w.pauses.left(d.model, time.Now())
+		if err := w.giveBack(ctx, lease, cache.BusyReason(left, err.Error())); err != nil {
+			return err
+		}
+		return w.putBy(ctx, d, left, err)
 	}
 	failure := cache.Failure{Reason: err.Error(), Final: isRefusal && refusal.Permanent()}
 	// Before the lease is free, so that the next one to hold it knows.
 	w.remember(ctx, d, failure)
-	if failure.Final {
-		w.giveBack(ctx, lease, cache.AnswerRefused+failure.Reason)
-		return fmt.Errorf("%w: %w", err, stream.ErrReject)
+	if !failure.Final {
+		return errors.Join(err, w.giveBack(ctx, lease, failure.Reason))
 	}
-	w.giveBack(ctx, lease, failure.Reason)
-	return err
+	// Whoever asked is told, and it is counted. Nothing else is left to do.
+	w.o.Templates.count(d.template, "refused")
+	return w.giveBack(ctx, lease, cache.AnswerRefused+failure.Reason)
+}
+
+// sayFailed logs a failure, with what of it is not for those who ask.
+func (w *Warmer) sayFailed(d aiData, err error, refusal *ModelError) {
+	line := w.o.Log.Debug().Str("key", d.key).Err(err)
+	if refusal != nil && refusal.Detail != "" {
+		line = line.Str("detail", refusal.Detail)
+	}
+	line.Msg("no answer")
+}
+
+// endOf is the mark that ends the flow of an answer which failed.
+func endOf(err error, refusal *ModelError) string {
+	switch {
+	case errors.Is(err, errTooLong):
+		return cache.FlowFailed + "timeout"
+	case refusal == nil:
+		return cache.FlowFailed + "unknown"
+	case refusal.Permanent():
+		return cache.FlowRefused + refusal.tag()
+	default:
+		return cache.FlowFailed + refusal.tag()
+	}
 }
 
 // remember keeps a failure for a moment. Where that fails, the model is asked once more.
@@ -120,12 +147,15 @@ func (w *Warmer) remember(ctx context.Context, d aiData, f cache.Failure) {
 	}
 }
 
-// giveBack ends a lease without an answer.
-func (w *Warmer) giveBack(ctx context.Context, lease cache.Lease, reason string) {
+// giveBack ends a lease without an answer. Where that fails nobody has been told, and the
+// event is not done: others may have joined it. It is a pause, then.
+func (w *Warmer) giveBack(ctx context.Context, lease cache.Lease, reason string) error {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
 	if err := w.store.Abandon(ctx, lease, reason); err != nil && !errors.Is(err, cache.ErrLost) {
 		// It runs out by itself; until then the next one to ask is put off.
 		w.o.Log.Warn().Err(err).Str("key", lease.Key).Msg("lease not given back")
+		return unavailable(err)
 	}
+	return nil
 }

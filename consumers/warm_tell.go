@@ -54,11 +54,12 @@ func (w *Warmer) take(ctx context.Context, d aiData) error {
 	}
 	wanted, _, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
 	if err != nil {
-		w.giveBack(ctx, lease, "the answer was not claimed")
-		return unavailable(err)
+		return errors.Join(unavailable(err), w.giveBack(ctx, lease, "the answer was not claimed"))
 	}
 	if !wanted {
-		w.giveBack(ctx, lease, "the answer was forgotten")
+		if err := w.giveBack(ctx, lease, "the answer was forgotten"); err != nil {
+			return err
+		}
 		return w.settle(ctx, d)
 	}
 	if err := w.put(ctx, d, lease, d.answer, 0); err != nil {

@@ -27,7 +27,8 @@ const (
 
 func newDropped() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mythic_cache_ai_dropped_total", Help: "Questions that the model was not asked, by model and why: budget, late, or refresh (an answer that is there was not made again).",
+		Name: "mythic_cache_ai_dropped_total", Help: "Questions that the model was not asked, or not again, by model and why: " +
+			"budget, late, busy (with no_store), refused (a moment ago), failed (too often), or refresh (an answer that is there).",
 	}, []string{"model", "why"})
 }
 
@@ -49,14 +50,19 @@ func (w *Warmer) admit(ctx context.Context, d aiData) error {
 	}
 }
 
-// late reports whether a question for which nobody waits has waited for too long.
+// late reports whether nobody can want the answer any more: to a question for which
+// nobody waits, or whose answer only they may have who waited for it.
 func (d *aiData) late(now time.Time) bool {
-	if !d.warm {
+	most := warmAge
+	switch {
+	case d.noStore:
+		most = onceAge
+	case !d.warm:
 		return false
 	}
 	first, _, _ := strings.Cut(d.entry, "-")
 	ms, err := strconv.ParseInt(first, 10, 64)
-	return err == nil && now.Sub(time.UnixMilli(ms)) > warmAge
+	return err == nil && now.Sub(time.UnixMilli(ms)) > most
 }
 
 // drop leaves a question unanswered, and counts it. The event is done.
@@ -65,16 +71,6 @@ func (w *Warmer) drop(d aiData, why string) error {
 	w.o.Templates.count(d.template, why)
 	w.o.Log.Debug().Str("key", d.key).Str("why", why).Bool("warm", d.warm).Msg("question dropped")
 	return nil
-}
-
-// tellBusy tells those who wait that nobody asks the model now.
-func (w *Warmer) tellBusy(ctx context.Context, d aiData, left time.Duration, why string) {
-	if d.warm {
-		return
-	}
-	if err := w.store.AnnounceFailure(ctx, w.o.View.Name, d.key, nil, cache.BusyReason(left, why)); err != nil {
-		w.note("nobody was told that the model is busy", d.key, err)
-	}
 }
 
 // notNowError says why the model is not called now.
@@ -97,14 +93,14 @@ func (w *Warmer) mayCall(ctx context.Context, d aiData) (cache.Spent, error) {
 			share = w.o.Budgets.share()
 		}
 		var err error
-		if held, err = w.store.Spend(ctx, d.model, quotas, share, estimate(d.canonical)); err != nil {
+		if held, err = w.store.Spend(ctx, w.o.Budgets.account(d.model, w.o.Models), quotas, share, estimate(d.canonical)); err != nil {
 			return cache.Spent{}, unavailable(err)
 		}
 		if held.Wait > 0 {
 			return cache.Spent{}, &notNowError{why: "the budget is spent", wait: held.Wait, budget: true}
 		}
 	}
-	if left := w.breakers.begin(d.model, time.Now()); left > 0 {
+	if left := w.breakers.begin(d, time.Now()); left > 0 {
 		w.giveUp(ctx, held)
 		return cache.Spent{}, &notNowError{why: "the model has failed too often, and is left alone", wait: left}
 	}
@@ -140,25 +136,30 @@ func (w *Warmer) settleSpent(ctx context.Context, held cache.Spent, usage cache.
 func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err error) error {
 	var n *notNowError
 	if !errors.As(err, &n) {
-		w.giveBack(ctx, lease, "the budget is not known")
-		return err
+		return errors.Join(err, w.giveBack(ctx, lease, "the budget is not known"))
 	}
 	patience := askPatience
 	if d.warm {
 		patience = warmPatience
 	}
-	switch {
-	case !n.budget:
-		w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why))
-		return fmt.Errorf("%w: %w", n, stream.ErrLater)
-	case n.wait <= patience: // who asked can wait, too
-		w.giveBack(ctx, lease, n.Error())
-		return fmt.Errorf("%w: %w", n, stream.ErrLater)
+	if n.budget && n.wait <= patience { // who asked can wait, too
+		if err := w.giveBack(ctx, lease, n.Error()); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %w", n, stream.LaterBy(min(n.wait, lookAgain)))
 	}
 	// Who asked is told when to ask again.
-	w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why))
-	if err := w.settle(ctx, d); err != nil {
+	if err := w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why)); err != nil {
 		return err
+	}
+	if !n.budget {
+		return w.putBy(ctx, d, n.wait, n)
+	}
+	if d.warm {
+		return w.forgo(ctx, d, "budget")
+	}
+	if err := w.answers.Drop(ctx, d.scope, d.key, n.wait, n.why); err != nil { // who comes back later is told
+		return unavailable(err)
 	}
 	return w.drop(d, "budget")
 }

@@ -35,6 +35,7 @@ const (
 	connections   = 16
 	runsInFlight  = 32
 	asksInFlight  = 64
+	tellsInFlight = 16
 	loadBatch     = 64
 	fillBatches   = 2 * connections
 	tableBatches  = connections
@@ -57,6 +58,7 @@ func groups(views *view.Set, templates *view.Templates) map[string][]string {
 	}
 	if answersView(views) != nil {
 		all[groupWarm] = append(templates.Topics(), event.TopicAI)
+		all[groupInvalidate] = append(all[groupInvalidate], event.TopicAI)
 	}
 	for group, topics := range all {
 		slices.Sort(topics)
@@ -133,7 +135,9 @@ func (w *worker) addConsumers(ctx context.Context, schema *schemaGate) error {
 		return fmt.Errorf("sweeper: %w", err)
 	}
 	w.consumers.add("revocations", sweeper.Run)
-	changes := slices.DeleteFunc(slices.Clone(all[groupInvalidate]), func(topic string) bool { return topic == event.TopicSession })
+	changes := slices.DeleteFunc(slices.Clone(all[groupInvalidate]), func(topic string) bool {
+		return topic == event.TopicSession || topic == event.TopicAI
+	})
 	if err := w.addGroup(schema, groupInvalidate, changes, invalidator.Handle, stream.ConsumerOptions{}); err != nil {
 		return err
 	}
@@ -257,7 +261,11 @@ func (w *worker) addWarmer(schema *schemaGate, loader *consumers.Loader) error {
 	if err != nil {
 		return err
 	}
-	return w.addRouted(schema, groupWarm, event.TopicAI, asksInFlight, askFor, warmer.Handle)
+	if err := w.addRouted(schema, groupWarm, event.TopicAI, asksInFlight, askFor, warmer.Ask); err != nil {
+		return err
+	}
+	// What is to be forgotten does not wait for a model.
+	return w.addRouted(schema, groupInvalidate, event.TopicAI, tellsInFlight, 0, warmer.Tell)
 }
 
 // answersView returns the view that a model answers, or nil.
@@ -278,29 +286,15 @@ func (w *worker) addUpkeep(schema *schemaGate, all map[string][]string) error {
 		return fmt.Errorf("trimmer: %w", err)
 	}
 	w.consumers.add("trimmer", schema.after(trimmer.Run))
-	// Whoever drops a view's entries must have caught up before they are trusted;
-	// a request that waits for a model must not keep the others stale.
-	byGroup := map[string][]*view.View{}
-	for _, v := range w.views.All() {
-		group := groupInvalidate
-		if v.Model {
-			group = groupWarm
-		}
-		byGroup[group] = append(byGroup[group], v)
+	// Whoever drops a view's entries must have caught up before they are trusted: one
+	// group drops them all.
+	confirmer, err := consumers.NewConfirmer(w.store, w.views.All(), consumers.ConfirmerOptions{
+		Keys: w.keys, Groups: map[string][]string{groupInvalidate: all[groupInvalidate]}, Relay: w.relayRunID, Log: w.log,
+	})
+	if err != nil {
+		return fmt.Errorf("confirmer: %w", err)
 	}
-	for group, views := range byGroup {
-		topics := all[group]
-		if group == groupWarm {
-			topics = []string{event.TopicAI} // what begins templates drops no answer
-		}
-		confirmer, err := consumers.NewConfirmer(w.store, views, consumers.ConfirmerOptions{
-			Keys: w.keys, Groups: map[string][]string{group: topics}, Relay: w.relayRunID, Log: w.log,
-		})
-		if err != nil {
-			return fmt.Errorf("confirmer: %w", err)
-		}
-		w.consumers.add("confirmer of "+group, schema.after(confirmer.Run))
-	}
+	w.consumers.add("confirmer", schema.after(confirmer.Run))
 	return nil
 }
 

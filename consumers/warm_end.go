@@ -1,0 +1,70 @@
+package consumers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"mythiccache/producers/event"
+	"mythiccache/producers/stream"
+)
+
+// How often a question is asked that fails: as often as the stream delivers an event.
+// One whose answer nobody else may have is asked while somebody waits for it, which is
+// for a quarter of a minute after its first failure; the fifth time would be later.
+const (
+	mostTries     = 8
+	mostTriesOnce = 4
+)
+
+// fromAPI is the source of events whose askers are told themselves how they ended.
+const fromAPI = "api"
+
+// conclude decides what a failure leaves of a question. Prompts are not to rest where
+// nobody removes them, and callers are not to fill Redis with what fails:
+//
+//   - what failed for the last time is done where whoever asked has heard of it each time,
+//     or nobody waits. It is counted;
+//   - another's dead letter tells which answer could not be made, and not what was asked.
+func (w *Warmer) conclude(e event.Event, d aiData, err error) error {
+	if err == nil || errors.Is(err, stream.ErrPause) {
+		return err
+	}
+	most := mostTries
+	if d.noStore {
+		most = mostTriesOnce
+	}
+	if d.deliveries >= most && (d.noStore || d.warm || e.Source == fromAPI) {
+		w.o.Log.Debug().Err(err).Str("key", d.key).Msg("question given up")
+		return w.drop(d, "failed")
+	}
+	return stream.InStead(err, bare(e, d)...)
+}
+
+// bare is what the dead letter of a question holds.
+func bare(e event.Event, d aiData) []string {
+	scope := sha256.Sum256([]byte(d.scope))
+	data, err := json.Marshal(struct {
+		Key   string `json:"key"`
+		Scope string `json:"scope_sha256"`
+	}{d.key, hex.EncodeToString(scope[:])})
+	if err != nil {
+		panic(err) // it is made of texts
+	}
+	return event.Event{ID: e.ID, Type: e.Type, Source: e.Source, Time: e.Time, Data: data, Traceparent: e.Traceparent}.Fields()
+}
+
+// forgo drops a question for which nobody waits any more.
+func (w *Warmer) forgo(ctx context.Context, d aiData, why string) error {
+	if err := w.settle(ctx, d); err != nil {
+		return err
+	}
+	return w.drop(d, why)
+}
+
+// onceAge is how old a question may become whose answer nobody else may have: as long as
+// an API process waits for it.
+const onceAge = 2*time.Minute + 15*time.Second
