@@ -59,8 +59,16 @@ func (c *config) redisClient() (redis.UniversalClient, error) {
 	return target.dial(nil)
 }
 
+// A connection is not used for longer than that, unless the URL says so: one that has
+// outlived a failover leads to a Redis that was replaced, and may go on answering.
+const (
+	connLifetime       = 5 * time.Minute
+	connLifetimeJitter = time.Minute // or all would be made anew at once
+)
+
 // dial makes one component's own client; onConnect runs on each of its new
-// connections.
+// connections. What is sent may be sent again, three times where the URL does not say
+// otherwise (max_retries), when its reply is lost: all that we send bears that.
 func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
 	// A Redis that is away is told of at once: whoever needs it tries again itself.
 	const dialTimeout, poolTimeout = 2 * time.Second, 2 * time.Second
@@ -69,11 +77,17 @@ func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (r
 		o.OnConnect = onConnect
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 		o.DialTimeout, o.PoolTimeout, o.DialerRetries = dialTimeout, poolTimeout, 1
+		if o.ConnMaxLifetime == 0 {
+			o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = connLifetime, connLifetimeJitter
+		}
 		return redis.NewFailoverClient(&o), nil
 	}
 	o := *t.single
 	o.OnConnect = onConnect
 	o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 	o.DialTimeout, o.PoolTimeout, o.DialerRetries = dialTimeout, poolTimeout, 1
+	if o.ConnMaxLifetime == 0 {
+		o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = connLifetime, connLifetimeJitter
+	}
 	return redis.NewClient(&o), nil
 }
