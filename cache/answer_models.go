@@ -84,6 +84,15 @@ func (m Models) means(model string) bool {
 	return false
 }
 
+// Configured reports whether a model is one of those that are configured, rather than one
+// that a caller has named.
+func (m Models) Configured(model string) bool {
+	if len(m.names) == 0 {
+		return model == m.fallback
+	}
+	return m.means(model)
+}
+
 // Names returns what may be asked for; where every name is taken, only the default.
 func (m Models) Names() []string {
 	if len(m.names) == 0 && m.fallback != "" {

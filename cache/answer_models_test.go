@@ -37,6 +37,9 @@ func TestModelsStandForOneAnother(t *testing.T) {
 	if keys[0] != keys[1] || keys[1] != keys[2] || keys[2] == keys[3] {
 		t.Errorf("the keys are %q", keys)
 	}
+	if !m.Configured("gpt-4o") || m.Configured("writer") || m.Configured("gpt-5") {
+		t.Error("what is configured are models, not their other names")
+	}
 	for _, unknown := range []string{"gpt-4o", "Writer"} {
 		_, _, err := m.Request(json.RawMessage(`{"prompt":"a title","model":"` + unknown + `"}`))
 		if !errors.Is(err, ErrModel) || !errors.Is(err, ErrRequest) {
@@ -71,6 +74,9 @@ func TestModelsOfAnyName(t *testing.T) {
 	}
 	if _, model, err := m.Request(json.RawMessage(`{"prompt":"a title","model":"whatever"}`)); err != nil || model != "whatever" {
 		t.Errorf("whatever is %q, %v", model, err)
+	}
+	if !m.Configured("demo") || m.Configured("whatever") {
+		t.Error("a name that a caller made is configured")
 	}
 	if got := m.Names(); !slices.Equal(got, []string{"demo"}) || !m.Shared("whatever") {
 		t.Errorf("the names are %q", got)

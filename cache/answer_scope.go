@@ -133,11 +133,12 @@ func (a *Answers) Asked(ctx context.Context, scope, key string) (Asked, error) {
 }
 
 // Drop notes that nobody makes an answer for some time, and why. Whoever looks for it is
-// told, for as long as an answer counts as asked for.
+// told, for as long as an answer counts as asked for. It ends the answer's line, too.
 func (a *Answers) Drop(ctx context.Context, scope, key string, after time.Duration, why string) error {
 	until := a.store.peer.now().Add(after)
 	life := min(after, askedFor)
 	return a.write(ctx, "note a question dropped", func(p redis.Pipeliner) {
+		p.Del(ctx, a.store.keys.aiLine(key))
 		p.Set(ctx, a.store.keys.aiDropped(key), strconv.FormatInt(until.UnixMilli(), 10)+" "+why, max(life, time.Millisecond))
 		p.ZAddArgs(ctx, a.store.keys.aiAsked(scope), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(a.store.peer.now().Add(life).UnixMilli()), Member: key}}})
 	})

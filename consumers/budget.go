@@ -120,6 +120,16 @@ func (b Budgets) of(model string) []cache.Quota {
 	return b.fallback
 }
 
+// account returns the name under which is counted what a model was asked. Models that
+// nobody has configured share one: callers could else multiply a budget by names that
+// they make up.
+func (b Budgets) account(model string, models cache.Models) string {
+	if _, own := b.models[model]; own || models.Configured(model) {
+		return model
+	}
+	return otherModel
+}
+
 // share returns the part for questions that nobody waits for.
 func (b Budgets) share() float64 {
 	if b.warm == 0 {
