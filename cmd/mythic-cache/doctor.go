@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/api"
+	"mythiccache/cache"
 	"mythiccache/cache/view"
 	"mythiccache/producers"
 )
@@ -134,7 +135,48 @@ func (c *config) examineRedis(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{{true, "Redis does not answer: " + err.Error(), "start it, or correct REDIS_URL"}}
 	}
-	return append(examineRedisInfo(info, redisSetting(ctx, client, "maxmemory-policy")), c.examineDeadLetters(ctx, client))
+	all := examineRedisInfo(info, redisSetting(ctx, client, "maxmemory-policy"))
+	all = append(all, examinePersistence(info["Persistence"]["aof_enabled"] == "1", redisSetting(ctx, client, "save"))...)
+	return append(all, c.examineDeadLetters(ctx, client), c.examineRevocations(ctx, client))
+}
+
+// examinePersistence says what a restart of Redis loses. Where CONFIG is forbidden, save
+// is not known, and empty.
+func examinePersistence(appends bool, save string) []finding {
+	switch {
+	case appends:
+		return nil
+	case save != "":
+		return []finding{{
+			what: "Redis has snapshots alone: a crash loses the revocations of tokens and the events by HTTP or XADD since the last one",
+			mend: "appendonly yes",
+		}}
+	default:
+		return []finding{{
+			what: "Redis keeps nothing on disk, as far as can be seen: after a restart tokens that were revoked open again (but where OUTBOX_RETENTION still has the event), " +
+				"sessions are over, and events by HTTP or XADD and the cache are lost",
+			mend: "appendonly yes",
+		}}
+	}
+}
+
+// examineRevocations looks how many revocations there are: they take memory that Redis
+// cannot take back.
+func (c *config) examineRevocations(ctx context.Context, client redis.UniversalClient) finding {
+	n, err := cache.CountRevocations(ctx, client, c.Prefix)
+	if err != nil {
+		return finding{true, err.Error(), "see that nothing of others is kept under " + c.Prefix + "revoked:"}
+	}
+	return foundRevocations(n)
+}
+
+func foundRevocations(n int64) finding {
+	found := finding{what: fmt.Sprintf("%d revocations of tokens", n)}
+	if n > cache.ManyRevocations {
+		found.what += fmt.Sprintf(", some %s of memory", size(n*400))
+		found.mend = "say expires_at in session.revoked: without it each is kept for 400 days"
+	}
+	return found
 }
 
 // redisSetting returns a setting, or what INFO says where CONFIG is forbidden.
@@ -159,12 +201,9 @@ func examineRedisInfo(info map[string]map[string]string, policy string) []findin
 		policy = info["Memory"]["maxmemory_policy"]
 	}
 	if strings.HasPrefix(policy, "allkeys-") {
-		all = append(all, finding{true, "maxmemory-policy is " + policy + ": Redis may throw away streams and the relay's position", "CONFIG SET maxmemory-policy volatile-lfu (or noeviction)"})
+		all = append(all, finding{true, "maxmemory-policy is " + policy + ": Redis may throw away streams, the relay's position and revocations, whose tokens open again", "CONFIG SET maxmemory-policy volatile-lfu (or noeviction)"})
 	} else {
 		all = append(all, finding{what: "maxmemory-policy " + policy})
-	}
-	if info["Persistence"]["aof_enabled"] != "1" {
-		all = append(all, finding{what: "Redis has no append-only file: a restart loses events that came by HTTP or XADD, and the cache", mend: "appendonly yes"})
 	}
 	if info["Cluster"]["cluster_enabled"] == "1" {
 		all = append(all, finding{true, "Redis is a cluster", "give one server or its sentinels"})
