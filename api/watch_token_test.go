@@ -43,17 +43,19 @@ func TestWhatWasShownStillStands(t *testing.T) {
 		return &shown{header: http.Header{"Authorization": {authorization}}, remote: "127.0.0.1:1", need: anyone}
 	}
 	user := userCaller("user_1")
+	onBehalf := showing("Bearer " + eventsToken)
+	onBehalf.header["X-User-Id"] = []string{"user_1"}
 	for name, try := range map[string]struct {
 		what *shown
 		c    caller
 		want bool
 	}{
-		"nothing":              {nil, caller{limited: "address:127.0.0.1"}, true},
-		"the same":             {showing(token(t, "user_1")), user, true},
-		"another's":            {showing(token(t, "user_2")), user, false},
-		"over":                 {showing(token(t, "user_1", func(c jwt.MapClaims) { c["exp"] = 1 })), user, false},
-		"the app's, of a user": {showing("Bearer " + eventsToken), user, false},
-		"no token":             {showing("Bearer x"), user, false},
+		"nothing":             {nil, caller{limited: "address:127.0.0.1"}, true},
+		"the same":            {showing(token(t, "user_1")), user, true},
+		"another's":           {showing(token(t, "user_2")), user, false},
+		"over":                {showing(token(t, "user_1", func(c jwt.MapClaims) { c["exp"] = 1 })), user, false},
+		"the app's, for them": {onBehalf, user, false},
+		"no token":            {showing("Bearer x"), user, false},
 	} {
 		if h.admits(try.what, try.c) != try.want {
 			t.Errorf("%s: %t", name, !try.want)
