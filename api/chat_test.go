@@ -329,6 +329,30 @@ func TestChatThatIsRefused(t *testing.T) {
 	}
 }
 
+// What OpenAI's API has and this one has not is refused in its form, and the rest in ours.
+func TestChatHasNoOtherPaths(t *testing.T) {
+	w := begin(t)
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{{"GET", "/v1/chat/completions", 405}, {"POST", "/v1/embeddings", 404}, {"GET", "/v1/models/a/b", 404}} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, w.url+c.path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := send(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind, _, _, message := a.openAI(t); a.StatusCode != c.status || kind != "invalid_request_error" || message == "" {
+			t.Errorf("%s %s: %d %s", c.method, c.path, a.StatusCode, a.body)
+		}
+	}
+	if kind := w.get("/v2/models").Header.Get("Content-Type"); kind != "application/problem+json" {
+		t.Errorf("elsewhere the form is %s", kind)
+	}
+}
+
 func TestChatIsLimited(t *testing.T) {
 	w := begin(t, func(o *Options) { o.Limits = "/v1/chat/completions=1/1m" })
 	w.answerer(func(q heard) { w.say(q, "Salt") })
@@ -355,7 +379,7 @@ func TestChatThatTheModelRefuses(t *testing.T) {
 		cache.AnswerRefused + "the model answered with an error (status 400) (context_length_exceeded)": {400, "invalid_request_error", "context_length_exceeded"},
 		cache.AnswerRefused + "the model answered with an error (status 404) (model_not_found)":         {404, "invalid_request_error", "model_not_found"},
 		cache.AnswerRefused + "the model answered with an error (status 401)":                           {502, "server_error", "model_refused"},
-		cache.AnswerRefused + "the model answered with an error (status 429) (insufficient_quota)":      {429, "requests", "insufficient_quota"},
+		cache.AnswerRefused + "the model answered with an error (status 429) (insufficient_quota)":      {429, "insufficient_quota", "insufficient_quota"},
 		cache.BusyReason(7*time.Second, "the budget is spent"):                                          {503, "server_error", "model_busy"},
 	} {
 		t.Run(strconv.Itoa(want.status), func(t *testing.T) {
@@ -374,6 +398,9 @@ func TestChatThatTheModelRefuses(t *testing.T) {
 				a.wants(t, want.status, map[string]string{"X-Cache": "MISS"})
 				if kind, _, code, _ := a.openAI(t); kind != want.kind || code != want.code {
 					t.Errorf("of %q it is told %s", reason, a.body)
+				}
+				if told := a.Header.Get("X-Should-Retry"); (told == "false") != (want.code == "insufficient_quota") {
+					t.Errorf("of %q it is told whether to ask again: %q", reason, told)
 				}
 				if want.status == 503 && a.Header.Get("Retry-After") != "7" {
 					t.Errorf("it is to be asked again after %s", a.Header.Get("Retry-After"))

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // openAIError is an error in the form that OpenAI's clients read.
@@ -29,8 +30,11 @@ func openAIForm(p *Problem) openAIError {
 		code = "request_too_large"
 	case http.StatusTooManyRequests:
 		e.Type = "requests"
-		if code == "" {
+		switch code {
+		case "":
 			code = "rate_limit_exceeded"
+		case noMoney:
+			e.Type = noMoney
 		}
 	}
 	if p.Status >= http.StatusInternalServerError {
@@ -48,6 +52,23 @@ func openAIForm(p *Problem) openAIError {
 	return e
 }
 
+// noMoney is the code of an account that has none.
+const noMoney = "insufficient_quota"
+
+// longRetry is after what time it is no use that a client asks again by itself: OpenAI's
+// own would not wait for so long, but ask at once.
+const longRetry = time.Minute
+
+// failAsAsked answers with the problem of a request that no route is for, in the form of
+// the API that it was meant for.
+func failAsAsked(x *exchange, p *Problem) {
+	if x.server.chat != nil && strings.HasPrefix(x.request.URL.Path, "/v1/") {
+		failAsOpenAI(x, p)
+		return
+	}
+	p.write(x)
+}
+
 // failAsOpenAI answers with a problem in OpenAI's form.
 func failAsOpenAI(x *exchange, p *Problem) {
 	h := x.Header()
@@ -55,6 +76,9 @@ func failAsOpenAI(x *exchange, p *Problem) {
 	h.Set("Cache-Control", "no-store")
 	if p.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(ceilSeconds(p.retryAfter)))
+		if p.retryAfter > longRetry || p.code == noMoney {
+			h.Set("X-Should-Retry", "false")
+		}
 	}
 	if p.challenge != "" {
 		h.Set("WWW-Authenticate", p.challenge)

@@ -163,7 +163,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s.document = newConstant("application/json", document)
-	s.other = &boundRoute{route: route{path: "other"}, metrics: s.metrics.of("other")}
+	s.other = &boundRoute{route: route{path: "other", fail: failAsAsked}, metrics: s.metrics.of("other")}
 	endpoints, err := s.bind(routes)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
