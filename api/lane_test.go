@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"mythiccache/api/lane"
 	"mythiccache/cache"
 	"mythiccache/internal/testserver"
 )
@@ -48,15 +50,7 @@ func (c *talker) get(path string, headers ...string) *answer {
 
 func (c *talker) send(path string, headers ...string) (*http.Request, *answer) {
 	c.w.t.Helper()
-	r := httptest.NewRequest(http.MethodGet, path, http.NoBody)
-	lines := []string{"GET " + path + " HTTP/1.1", "Host: x"}
-	for i := 0; i < len(headers); i += 2 {
-		lines = append(lines, headers[i]+": "+headers[i+1])
-		r.Header.Add(headers[i], headers[i+1])
-	}
-	if _, err := io.WriteString(c, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
-		c.w.t.Fatal(err)
-	}
+	r := c.ask(path, headers...)
 	response, err := http.ReadResponse(c.in, r)
 	if err != nil {
 		c.w.t.Fatal(err)
@@ -66,6 +60,21 @@ func (c *talker) send(path string, headers ...string) (*http.Request, *answer) {
 		c.w.t.Fatal(err)
 	}
 	return r, &answer{Response: response, body: body}
+}
+
+// ask sends the request alone.
+func (c *talker) ask(path string, headers ...string) *http.Request {
+	c.w.t.Helper()
+	r := httptest.NewRequest(http.MethodGet, path, http.NoBody)
+	lines := []string{"GET " + path + " HTTP/1.1", "Host: x"}
+	for i := 0; i < len(headers); i += 2 {
+		lines = append(lines, headers[i]+": "+headers[i+1])
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	if _, err := io.WriteString(c, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		c.w.t.Fatal(err)
+	}
+	return r
 }
 
 // What is another one each time, and what stands in its place.
@@ -263,6 +272,134 @@ func TestStreamsAndPollsAreNotTheLanes(t *testing.T) {
 		if said, err = events.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestTheLaneDoesNotWait freezes Redis and asks for what cannot be had without it, or
+// has not been had yet. The lane passes it on at once.
+func TestTheLaneDoesNotWait(t *testing.T) {
+	w := begin(t, nearBy(t), func(o *Options) { o.Limits = "default=20/1h" })
+	w.hears()
+	w.put("run_status", "RUN1", fill(t, status("RUN1")))
+	w.settle("/status/RUN1")
+	var longest atomic.Int64
+	passed := make(chan string, 10)
+	watched := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		if !lane.In(r.Context()) && r.URL.Path != "/livez" {
+			passed <- r.URL.Path
+		}
+		w.server.Handler().ServeHTTP(rw, r)
+		if took := int64(time.Since(begun)); lane.In(r.Context()) && took > longest.Load() {
+			longest.Store(took)
+		}
+	})
+	fast := lane.New(watched)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: watched, ConnState: fast.ConnState, ReadHeaderTimeout: time.Minute}
+	go server.Serve(fast.Listen(l, time.Minute))
+	defer server.Close()
+	if err := w.redis.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.redis.Thaw()
+	for _, one := range [][]string{
+		{"/books/my", "Authorization", token(t, "user_9")}, // who is not known
+		{"/status/RUN2"}, // what is not known
+		{"/status/RUN1", "X-User-Id", "user_1", "Authorization", "Bearer " + eventsToken}, // whose limit is not known
+		{"/health/redis"},
+		{"/cache/stats"},
+	} {
+		c := w.talk(l.Addr().String())
+		c.get("/livez")
+		c.ask(one[0], one[1:]...)
+		<-passed
+	}
+	// It is microseconds, and whatever the machine is busy with.
+	if took := time.Duration(longest.Load()); took > 200*time.Millisecond {
+		t.Errorf("something took %s in the lane", took)
+	}
+	if fast.Answered() != 0 {
+		t.Errorf("the lane answered %d", fast.Answered())
+	}
+}
+
+// TestWhatTheLanePassesOnCountsOnce asks what it can answer and what it cannot.
+func TestWhatTheLanePassesOnCountsOnce(t *testing.T) {
+	w := begin(t, nearBy(t))
+	w.put("run_status", "RUN1", fill(t, status("RUN1")))
+	c := w.talk(w.url)
+	c.byLane("/status/RUN1")
+	count := func(route string) (n float64) {
+		for line := range strings.SplitSeq(string(w.get("/metrics").body), "\n") {
+			if rest, ok := strings.CutPrefix(line, `mythic_cache_http_requests_total{route="`+route+`",`); ok {
+				_, value, _ := strings.Cut(rest, "} ")
+				one, err := strconv.ParseFloat(value, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += one
+			}
+		}
+		return n
+	}
+	statuses, lives := count("/status/{run_id}"), count("/livez")
+	for range 10 {
+		c.get("/status/RUN1")
+		c.get("/status/RUN1", "Authorization", token(t, "user_1"), "X-Request-Id", "1") // whom it does not know at first
+		c.get("/livez")
+	}
+	if n := count("/status/{run_id}") - statuses; n != 20 {
+		t.Errorf("%g requests for the status were counted", n)
+	}
+	if n := count("/livez") - lives; n != 10 {
+		t.Errorf("%g requests for /livez were counted", n)
+	}
+}
+
+// TestTheEndWaitsForTheLane stops the server while somebody reads slowly.
+func TestTheEndWaitsForTheLane(t *testing.T) {
+	w := begin(t, func(o *Options) { o.Reader = (&world{t: t, store: o.Store, views: o.Views}).reader(1 << 30) })
+	long := strings.Replace(status("RUN1"), `"message":""`, `"message":"`+strings.Repeat("long ", 4<<20)+`"`, 1)
+	w.put("run_status", "RUN1", fill(t, long))
+	testserver.Eventually(t, "it is in memory", func() error {
+		if _, a := w.talk(w.url).send("/status/RUN1"); !strings.HasSuffix(a.Header.Get("Cache-Status"), "near") {
+			return errors.New(a.Header.Get("Cache-Status"))
+		}
+		return nil
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- w.server.Serve(ctx, l) }()
+	c := w.talk(l.Addr().String())
+	c.get("/livez")
+	if _, err := io.WriteString(c, "GET /status/RUN1 HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	select {
+	case err := <-served:
+		t.Fatalf("it has not waited: %v", err)
+	case <-time.After(300 * time.Millisecond): // it goes on waiting
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil || string(body) != long {
+		t.Errorf("%d of %d bytes, %v", len(body), len(long), err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 
