@@ -30,15 +30,17 @@ func TestHotAnswersAreThoseReadNearTheirEnd(t *testing.T) {
 	if fmt.Sprint(hot) != "[2]" {
 		t.Errorf("it was hot at reads %v", hot)
 	}
-	next := cache.Entry{Key: "a", Saved: late, FreshUntil: late.Add(time.Hour)}
+	next := cache.Entry{Key: "a", Saved: late, FreshUntil: late.Add(5 * time.Minute)}
+	soon := late.Add(4*time.Minute + 40*time.Second) // the one before would still be there
 	for range 2 {
-		if h.read(next, late.Add(55*time.Minute)) {
+		if h.read(next, soon) {
 			t.Error("the next is hot by the reads of the one before")
 		}
 	}
-	if !h.read(next, late.Add(55*time.Minute)) {
+	if !h.read(next, soon) {
 		t.Error("the next is never hot")
 	}
+	h.read(cache.Entry{Key: "b", Saved: saved, FreshUntil: saved.Add(3 * time.Hour)}, saved.Add(179*time.Minute))
 	if n := len(h.known); n != 1 {
 		t.Errorf("%d answers are remembered whose time is over", n-1)
 	}

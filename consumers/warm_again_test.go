@@ -188,6 +188,14 @@ func TestWarmAgainIsVoid(t *testing.T) {
 	w.numbered(modelserver.Reply{})
 	warmer := w.warmer()
 	first := w.made(warmer, "a title")
+	// Its scope is being forgotten: what it has is about to be removed.
+	if _, err := w.store.NewAnswers(w.view).Forget(t.Context(), "user_1", fmt.Sprintf("%d-0", time.Now().Add(time.Hour).UnixMilli())); err != nil {
+		t.Fatal(err)
+	}
+	if err := handle(t.Context(), warmer, again(first, "a title")); err != nil {
+		t.Error(err)
+	}
+	w.says("answer 1")
 	forget := event.Event{Type: event.AIForget, Subject: "user_1", Time: time.Now()}
 	if err := handle(t.Context(), warmer, forget); err != nil {
 		t.Fatal(err)
