@@ -135,10 +135,14 @@ type Answer struct {
 	Other             json.RawMessage `json:"other,omitempty"` // members of the message that have no field here
 }
 
-// Lasting reports whether an answer may answer others later: it is neither cut short
-// nor a refusal.
+// Lasting reports whether an answer may answer others later: the model came to its end
+// by itself, and said something. Providers have many words for the other ends.
 func (a Answer) Lasting() bool {
-	return a.Refusal == "" && a.FinishReason != "content_filter" && !a.Truncated()
+	switch a.FinishReason {
+	case "stop", "tool_calls", "function_call":
+		return a.Refusal == "" && (a.Text != "" || len(a.ToolCalls) > 0 || len(a.Other) > 0)
+	}
+	return false
 }
 
 // Truncated reports whether the model was cut short by a limit on tokens.

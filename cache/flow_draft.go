@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Draft is an answer that is being put together of the parts of a flow. The zero
@@ -29,7 +30,10 @@ func (d *Draft) Add(p FlowPart) error {
 		d.head.ID = p.ID
 	}
 	if d.head.Model == "" {
-		d.head.Model, d.head.Created = p.Model, p.Created
+		d.head.Model = p.Model
+	}
+	if d.head.Created == 0 {
+		d.head.Created = p.Created
 	}
 	if p.SystemFingerprint != "" {
 		d.head.SystemFingerprint = p.SystemFingerprint
@@ -51,7 +55,7 @@ func (d *Draft) Add(p FlowPart) error {
 
 // Text is the content so far.
 func (d *Draft) Text() string {
-	text, _ := d.message["content"].(string)
+	text, _ := textIn(d.message["content"])
 	return text
 }
 
@@ -64,14 +68,12 @@ func (d *Draft) Answer() (Answer, error) {
 		ID: d.head.ID, Model: d.head.Model, Created: d.head.Created, SystemFingerprint: d.head.SystemFingerprint, ServiceTier: d.head.ServiceTier,
 		FinishReason: d.finish, Text: d.Text(),
 	}
-	if len(d.usage) > 0 {
-		if err := json.Unmarshal(d.usage, &a.Usage); err != nil {
-			return Answer{}, fmt.Errorf("%w: usage", errPart)
-		}
+	if err := json.Unmarshal(d.usage, &a.Usage); err != nil {
+		a.Usage = Usage{} // it is paid for, whatever the provider counts
 	}
-	_, hasText := d.message["content"].(string)
+	_, hasText := textIn(d.message["content"])
 	a.NoText = !hasText
-	a.Refusal, _ = d.message["refusal"].(string)
+	a.Refusal, _ = textIn(d.message["refusal"])
 	other := map[string]any{}
 	var err error
 	for name, value := range d.message {
@@ -125,12 +127,7 @@ func merge(into, delta map[string]any) {
 		}
 		switch v := value.(type) {
 		case string:
-			if before, ok := old.(string); ok && !slices.Contains([]string{"id", "type", "role"}, name) {
-				v = before + v
-			} else if ok && v == "" {
-				v = before
-			}
-			into[name] = v
+			into[name] = continued(name, old, v)
 		case map[string]any:
 			before, ok := old.(map[string]any)
 			if !ok {
@@ -145,6 +142,41 @@ func merge(into, delta map[string]any) {
 			into[name] = value
 		}
 	}
+}
+
+// words is a text that grows.
+type words struct{ strings.Builder }
+
+// MarshalJSON writes it as any text.
+func (w *words) MarshalJSON() ([]byte, error) { return rawOf(w.String()) }
+
+// textIn returns the text that a value is.
+func textIn(value any) (text string, ok bool) {
+	if w, ok := value.(*words); ok {
+		return w.String(), true
+	}
+	text, ok = value.(string)
+	return text, ok
+}
+
+// continued is a member that was old, and of which a delta says more.
+func continued(name string, old any, more string) any {
+	before, ok := old.(string)
+	grown, grows := old.(*words)
+	switch {
+	case !ok && !grows:
+		return more
+	case slices.Contains([]string{"id", "type", "role", "name"}, name):
+		if more == "" {
+			return old
+		}
+		return more
+	case !grows:
+		grown = &words{}
+		grown.WriteString(before)
+	}
+	grown.WriteString(more)
+	return grown
 }
 
 func mergeList(into, delta []any) []any {

@@ -81,7 +81,10 @@ func (m *openAI) Answer(ctx context.Context, request json.RawMessage, tell func(
 		if !ok {
 			continue
 		}
-		size += len(part.Delta) + len(part.Logprobs)
+		if part.Delta, ok = inOneText(part.Delta); !ok {
+			return cache.Answer{}, &ModelError{Why: "sent a completion that cannot be read"}
+		}
+		size += len(part.Delta) + len(part.Logprobs) + len(part.Usage)
 		if size > maxCompletion {
 			return cache.Answer{}, &ModelError{Why: "sent a completion that is too long"}
 		}
@@ -178,11 +181,8 @@ func modelError(ctx context.Context, response *http.Response, err error) error {
 		// What follows may quote the response, and that the request.
 		return &ModelError{Why: "sent a completion that cannot be read"}
 	}
-	// No response: the way there. The URL that net/http puts around it may hold a password.
-	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
-		err = wrapped.Err
-	}
-	return &ModelError{Why: "cannot be reached: " + err.Error()}
+	// No response: the way there.
+	return unreached(err)
 }
 
 // brokeOff returns the code of an error that came in place of a piece.
@@ -219,20 +219,4 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 		return min(max(at.Sub(now), 0), most)
 	}
 	return 0
-}
-
-// boundedTransport ends responses that do not end by themselves.
-type boundedTransport struct{ next http.RoundTripper }
-
-func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	next := t.next
-	if next == nil {
-		next = http.DefaultTransport
-	}
-	response, err := next.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
-	return response, nil
 }

@@ -37,10 +37,12 @@ func (w *Warmer) call(ctx context.Context, d aiData, lease cache.Lease) (cache.A
 		}
 	})
 	created := time.Now().Unix()
+	first := true
 	answer, err := w.o.Model.Answer(ctx, d.canonical, func(p cache.FlowPart) {
-		if p.ID != "" && p.Created == 0 {
+		if first && p.Created == 0 {
 			p.Created = created
 		}
+		first = false
 		w.note("a piece of an answer not told", d.key, flow.Add(p))
 	})
 	if answer.Created == 0 {

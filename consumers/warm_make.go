@@ -50,7 +50,7 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 		return err
 	}
 	fill := cache.Fill{Owner: d.scope, Owned: true, Body: body, LoadTook: took}
-	if d.noStore || !w.lasting(answer) {
+	if d.noStore || !w.lasting(answer) && !d.brought() {
 		fill.TTL, fill.Brief = handOver, true
 	}
 	_, err = w.store.Put(ctx, lease, fill)
@@ -73,6 +73,13 @@ func (w *Warmer) countJoined(ctx context.Context, d aiData, answer cache.Answer)
 	for range joined {
 		w.account.HitOf(d.scope, d.model, answer.Usage)
 	}
+}
+
+// brought reports whether the app brings the answer, which may have ended for reasons of
+// its own; one of which it says that it was cut short, or declined, is treated like those.
+func (d *aiData) brought() bool {
+	a := d.answer
+	return a.Key != "" && a.Refusal == "" && a.FinishReason != "content_filter" && !a.Truncated()
 }
 
 // lasting reports whether an answer is kept for who asks later.

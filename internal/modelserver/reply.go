@@ -29,6 +29,7 @@ type Reply struct {
 	Says    func(piece int) // told before each piece is sent: 0 is the role, 1 the first word
 	NoUsage bool            // it does not say what it cost
 
+	Whole     bool   // it comes in one piece, whatever was asked for
 	Cut       bool   // the connection breaks in the middle of the reply
 	Malformed string // this in place of the JSON, or of a piece of it, under the same headers
 }
@@ -69,7 +70,7 @@ func (r Reply) write(ctx context.Context, w http.ResponseWriter, call Call, clos
 		w.Header().Set("Retry-After", r.RetryAt.UTC().Format(http.TimeFormat))
 	}
 	switch {
-	case call.Stream && (r.Status == 0 || r.Status == http.StatusOK):
+	case call.Stream && !r.Whole && (r.Status == 0 || r.Status == http.StatusOK):
 		r.stream(ctx, w, call, closing)
 	case r.Malformed != "":
 		w.Header().Set("Content-Type", "application/json")
