@@ -366,6 +366,23 @@ func TestStrangersWaitInALineOfTheirOwn(t *testing.T) {
 	}
 }
 
+// However many strangers there are, who is known is looked up, and out where he was revoked.
+func TestACrowdHidesNobody(t *testing.T) {
+	w := begin(t)
+	door := w.server.auth.door
+	known := token(t, "user_1")
+	if _, err := door.caller(t.Context(), raw(known)); err != nil {
+		t.Fatal(err)
+	}
+	w.lapse(known, func(*verified) {})
+	w.hide(cache.HashToken(raw(known)))
+	for range lookWaiting {
+		door.strangers.waiting <- struct{}{}
+	}
+	w.get("/books/my", "Authorization", token(t, "user_2")).wants(t, 503, map[string]string{"Retry-After": "1"})
+	w.get("/books/my", "Authorization", known).wants(t, 401, nil)
+}
+
 func TestSilence(t *testing.T) {
 	s, now := newSilence(), time.Now()
 	asking := func(want int, at time.Time) {
