@@ -62,12 +62,15 @@ var (
 	toldCode   = regexp.MustCompile(`\(([a-z0-9_]+)\)$`)
 )
 
+// wrongMember is the member of a request that a provider's code is about.
+var wrongMember = map[string]string{"context_length_exceeded": "messages", "string_above_max_length": "messages", "model_not_found": "model"}
+
 // refusedByModel is the problem of a question that the provider does not take, with the
 // provider's status where that says something of the request, and its code.
 func refusedByModel(why string) *Problem {
 	p := problem(kindBadRequest, why)
 	if code := toldCode.FindStringSubmatch(why); code != nil {
-		p.code = code[1]
+		p.code, p.param = code[1], wrongMember[code[1]]
 	}
 	told := toldStatus.FindStringSubmatch(why)
 	if told == nil {
