@@ -134,6 +134,48 @@ func TestABodyIsNoRequest(t *testing.T) {
 	})
 }
 
+// What net/http has of a request already is not the lane's to pass over: neither a few
+// bytes, nor whole lines, which it has taken out of its buffer.
+func TestWhatHasBegunIsNoRequest(t *testing.T) {
+	for begun, want := range map[string]string{
+		"X": `"method":"XGET"`, "PRI": `"method":"PRIGET"`, "PURGE": `"method":"PURGEGET"`, "GET /plain HTTP/1.1\r\n": "400 Bad Request",
+		"GET /plain HTTP/1.1\r\nCookie: ": `"Cookie":["GET /plain HTTP/1.1"]`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := serve(http.HandlerFunc(echo), true)
+			defer f.stop(t)
+			for _, together := range []bool{true, false} {
+				c := f.client(t)
+				if c.ask(plainGet); together { // with the end of a request, and then alone
+					c.say(plainGet + begun)
+					c.hear()
+				} else {
+					c.say(begun)
+				}
+				if _, said := c.ask(plainGet); !strings.Contains(said, want) {
+					t.Errorf("after %q, %t: %s", begun, together, said)
+				}
+			}
+			if n := f.lane.Answered(); n != 0 {
+				t.Errorf("after %q the lane answered %d", begun, n)
+			}
+		})
+	}
+}
+
+// TestNothingIsAnsweredAfterTheEnd on a connection that was closed while it was read.
+func TestNothingIsAnsweredAfterTheEnd(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	c := &conn{Conn: theirs, lane: New(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is asked") }))}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if answered, err := c.answer([]byte(plainGet)); answered || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%t %v", answered, err)
+	}
+}
+
 // TestRestIsCountedFromTheLastAnswer asks for longer than a connection may rest, and
 // then rests.
 func TestRestIsCountedFromTheLastAnswer(t *testing.T) {

@@ -1,5 +1,5 @@
 // Package lane answers the plainest of requests on the connection itself, before
-// net/http has read them: a GET that can be answered at once, from memory. What
+// net/http has read them: a GET that can be answered at once. What
 // net/http does around a handler (a goroutine that waits for the client to hang up,
 // contexts, two buffers, half a dozen deadlines) costs more than such an answer does.
 //
@@ -16,8 +16,8 @@
 // # What a handler must know
 //
 // In asks whether a request has come by the lane. Nobody notices there that the
-// client hangs up, so a handler must not wait, neither for another process nor for
-// time to pass: where it would have to, it returns without having written
+// client hangs up, so a handler must not wait, but for a tenth of a second at most: where it
+// would have to, it returns without having written
 // anything, and is called again, by net/http. It must do nothing before that which must
 // not be done twice. An answer must have its Content-Length, and its Content-Type if it
 // has a body; one that has not, or that names a Connection, a Transfer-Encoding or a
