@@ -201,7 +201,8 @@ func examineRedisInfo(info map[string]map[string]string, policy string) []findin
 		policy = info["Memory"]["maxmemory_policy"]
 	}
 	if strings.HasPrefix(policy, "allkeys-") {
-		all = append(all, finding{true, "maxmemory-policy is " + policy + ": Redis may throw away streams, the relay's position and revocations, whose tokens open again", "CONFIG SET maxmemory-policy volatile-lfu (or noeviction)"})
+		what := "maxmemory-policy is " + policy + ": Redis may throw away streams, the relay's position and revocations, whose tokens open again"
+		all = append(all, finding{true, what, "CONFIG SET maxmemory-policy volatile-lfu (or noeviction)"})
 	} else {
 		all = append(all, finding{what: "maxmemory-policy " + policy})
 	}
