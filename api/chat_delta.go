@@ -125,13 +125,13 @@ func readOther(raw json.RawMessage) (members map[string]any, err error) {
 func restOfMembers(said, answer map[string]any) (map[string]any, error) {
 	rest := map[string]any{}
 	var failed error
-	for name, new := range answer {
+	for name, now := range answer {
 		old, told := said[name]
 		if !told {
-			rest[name] = new
+			rest[name] = now
 			continue
 		}
-		more, err := restOfMember(name, old, new)
+		more, err := restOfMember(name, old, now)
 		failed = errors.Join(failed, err)
 		if more != nil {
 			rest[name] = more
@@ -149,23 +149,23 @@ func restOfMembers(said, answer map[string]any) (map[string]any, error) {
 func restOfMember(name string, said, answer any) (any, error) {
 	switch old := said.(type) {
 	case string:
-		if new, ok := answer.(string); ok && !slices.Contains([]string{"id", "type", "role"}, name) { // as cache.Draft has it
-			more, err := restOfText(old, new)
+		if now, ok := answer.(string); ok && !slices.Contains([]string{"id", "type", "role"}, name) { // as cache.Draft has it
+			more, err := restOfText(old, now)
 			if more == "" {
 				return nil, err
 			}
 			return more, err
 		}
 	case map[string]any:
-		if new, ok := answer.(map[string]any); ok {
-			more, err := restOfMembers(old, new)
+		if now, ok := answer.(map[string]any); ok {
+			more, err := restOfMembers(old, now)
 			if len(more) == 0 {
 				return nil, err
 			}
 			return more, err
 		}
 	case []any:
-		if new, ok := answer.([]any); ok && len(new) < len(old) && reflect.DeepEqual(old[:len(new)], new) {
+		if now, ok := answer.([]any); ok && len(now) < len(old) && reflect.DeepEqual(old[:len(now)], now) {
 			return nil, errShort
 		}
 	}

@@ -37,10 +37,10 @@ func TestCompletionsAreWhole(t *testing.T) {
 		answer cache.Answer
 		want   string
 	}{
-		"next to nothing": {cache.Answer{Key: "k", FinishReason: "stop"}, `{"id":"chatcmpl-k","object":"chat.completion","created":0,"model":"","choices":[{"index":0,"message":{"role":"assistant","content":"","refusal":null},` +
-			`"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`},
-		"no text": {cache.Answer{ID: "x", NoText: true, Other: json.RawMessage(`{}`)}, `{"id":"x","object":"chat.completion","created":0,"model":"","choices":[{"index":0,"message":{"role":"assistant","content":null,"refusal":null},` +
-			`"logprobs":null,"finish_reason":""}],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`},
+		"next to nothing": {cache.Answer{Key: "k", FinishReason: "stop"}, `{"id":"chatcmpl-k","object":"chat.completion","created":0,"model":"","choices":[` +
+			`{"index":0,"message":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`},
+		"no text": {cache.Answer{ID: "x", NoText: true, Other: json.RawMessage(`{}`)}, `{"id":"x","object":"chat.completion","created":0,"model":"","choices":[` +
+			`{"index":0,"message":{"role":"assistant","content":null,"refusal":null},"logprobs":null,"finish_reason":""}],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`},
 	} {
 		if got := appendCompletion(nil, &c.answer); string(got) != c.want {
 			t.Errorf("%s: %s", name, got)

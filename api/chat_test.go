@@ -396,8 +396,8 @@ func TestChatThatTheModelRefuses(t *testing.T) {
 			for _, stream := range []string{"true", "false"} {
 				a := w.chat(`{"messages":[{"role":"user","content":"moon"}],"stream":`+stream+`}`, "Authorization", token(t, "ann"))
 				a.wants(t, want.status, map[string]string{"X-Cache": "MISS"})
-				kind, param, code, _ := a.openAI(t)
-				if member := map[string]string{"context_length_exceeded": "messages", "model_not_found": "model"}[code]; kind != want.kind || code != want.code || param != member {
+				kind, wrong, code, _ := a.openAI(t)
+				if member := map[string]string{"context_length_exceeded": "messages", "model_not_found": "model"}[code]; kind != want.kind || code != want.code || wrong != member {
 					t.Errorf("of %q it is told %s", reason, a.body)
 				}
 				if told := a.Header.Get("X-Should-Retry"); (told == "false") != (want.code == "insufficient_quota") {
