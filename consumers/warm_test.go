@@ -118,10 +118,16 @@ func testModels(t testing.TB) cache.Models {
 	return models
 }
 
-// run has a warmer read the stream, as the program does, and returns how to stop it.
+// run has a warmer read the stream, and returns how to stop it.
 func (w *warmth) run(warmer *Warmer, change ...func(*stream.SubscriberOptions)) (stop func()) {
 	w.t.Helper()
-	o := stream.SubscriberOptions{Group: "warm", Backoff: 20 * time.Millisecond, Log: w.logger}
+	return w.runHalf("warm", warmer.Handle, change...)
+}
+
+// runHalf has half of a warmer read the stream for a group, as the program does.
+func (w *warmth) runHalf(group string, handle func(*message.Message) error, change ...func(*stream.SubscriberOptions)) (stop func()) {
+	w.t.Helper()
+	o := stream.SubscriberOptions{Group: group, Backoff: 20 * time.Millisecond, Log: w.logger}
 	for _, c := range change {
 		c(&o)
 	}
@@ -134,7 +140,7 @@ func (w *warmth) run(warmer *Warmer, change ...func(*stream.SubscriberOptions)) 
 		w.t.Fatal(err)
 	}
 	router.AddMiddleware(stream.RecordFailure)
-	router.AddConsumerHandler("warm", event.TopicAI, subscriber, warmer.Handle)
+	router.AddConsumerHandler(group, event.TopicAI, subscriber, handle)
 	ended := make(chan error, 1)
 	go func() { ended <- router.Run(context.Background()) }()
 	<-router.Running()
