@@ -94,7 +94,11 @@ func (d *answerDesk) post(x *exchange) error {
 	if result.Status == cache.Stale && x.request.Context().Err() == nil {
 		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, fwd: cache.WhyStale, detail: "not-filled", at: result.Now})
 	}
-	return d.unanswered(x, key, err)
+	soon := askSoon
+	if q.nonce != "" {
+		soon = 0 // it is asked for who waited alone, and nobody does any more
+	}
+	return d.unanswered(x, key, err, soon)
 }
 
 // read reads a question.
@@ -144,8 +148,9 @@ func (d *answerDesk) await(x *exchange, scope string, a ask, p prefer) (filled, 
 	return filled{}, errNotFilled
 }
 
-// unanswered says that an answer is being made, or why none will be.
-func (d *answerDesk) unanswered(x *exchange, key string, err error) error {
+// unanswered says that an answer is being made, or why none will be. A model that is busy
+// no longer than soon is asked again by the workers.
+func (d *answerDesk) unanswered(x *exchange, key string, err error, soon time.Duration) error {
 	var failed *fillFailed
 	switch {
 	case errors.Is(err, errNotFilled):
@@ -156,7 +161,7 @@ func (d *answerDesk) unanswered(x *exchange, key string, err error) error {
 			x.Header().Del("Content-Location")
 			return refusal(reason)
 		}
-		if after, why, busy := cache.Busy(failed.reason); busy && after > askSoon {
+		if after, why, busy := cache.Busy(failed.reason); busy && after > soon {
 			x.markMiss()
 			x.Header().Del("Content-Location")
 			return problem(kindBusy, why).later(after)

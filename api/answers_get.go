@@ -50,7 +50,7 @@ func (d *answerDesk) get(x *exchange) error {
 	got, err := d.listen(ctx, key, prefer.wait)
 	x.fill += time.Since(begun)
 	if err != nil {
-		return d.unanswered(x, key, err)
+		return d.unanswered(x, key, err, askSoon)
 	}
 	return x.serve(d.view, d.own(got.entry), missed(result.Why, got))
 }
