@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache"
+	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
 )
@@ -288,6 +289,8 @@ func TestAnAnswerFromABusyModel(t *testing.T) {
 	})
 	after <- 2 * time.Second
 	w.ask(titlePrompt, "user_1", "Prefer", "wait=10").wants(t, 202, nil)
+	after <- 2 * time.Second // one that is asked for who waits alone is not asked again
+	w.ask(titlePrompt, "user_1", "Prefer", "wait=10", "Cache-Control", "no-store").wants(t, 503, map[string]string{"Retry-After": "2"})
 	after <- time.Minute
 	w.ask(titlePrompt, "user_1", "Prefer", "wait=10").wants(t, 503, map[string]string{"Retry-After": "60", "X-Cache": "MISS", "Content-Location": ""})
 }
@@ -377,6 +380,33 @@ func TestAnswersThatWereDropped(t *testing.T) {
 	look("user_1").wants(t, 202, nil)
 }
 
+// A question with no-store is asked anew each time, and its answer is no other's. What
+// stands under a key for somebody else, which cannot be, is nobody's either.
+func TestAnswersAreForWhoAsked(t *testing.T) {
+	w := begin(t)
+	w.answerer(func(q heard) {
+		if !q.NoStore || q.Nonce == "" {
+			t.Errorf("the question is %+v", q)
+		}
+		w.say(q, "once")
+	})
+	keys := map[string]bool{}
+	for range 2 {
+		a := w.ask(titlePrompt, "user_1", "Cache-Control", "max-age=0, No-Store", "Prefer", "wait=10")
+		a.wants(t, 200, map[string]string{"X-Cache": "MISS"})
+		keys[a.Header.Get("Content-Location")] = true
+	}
+	if len(keys) != 2 {
+		t.Errorf("it was asked once: %v", keys)
+	}
+	key := keyOf(t, titlePrompt, "user_1")
+	f := fill(t, `{"key":"`+key+`","text":"another's"}`)
+	f.Owner, f.Owned = "user_2", true
+	w.put("ai_answer", key, f)
+	w.ask(titlePrompt, "user_1").wants(t, 404, nil)
+	w.chat(`{"messages":[{"role":"user","content":"a title <&>"}]}`, "Authorization", token(t, "user_1")).wants(t, 404, nil)
+}
+
 // Who waits for answers takes no place of those who wait for views.
 func TestQuestionsWaitApart(t *testing.T) {
 	w := begin(t, func(o *Options) { o.MaxWaiting, o.MissWait = 1, 20*time.Millisecond })
@@ -439,4 +469,29 @@ func TestQuestionsWithoutRedis(t *testing.T) {
 	w.redis.Stop()
 	w.ask(titlePrompt, "user_1").wants(t, 503, map[string]string{"Retry-After": "1"})
 	w.get("/ai/answers/"+strings.Repeat("0", 64), "Authorization", token(t, "user_1")).wants(t, 503, nil)
+}
+
+// Whoever hangs up while its question is sent, on which others wait, sends it nevertheless.
+func TestQuestionsOutliveWhoAsked(t *testing.T) {
+	ctx, hangUp := context.WithCancel(t.Context())
+	var sent error
+	m := newMisses(nil, nil, publishing{append: func(ctx context.Context) error {
+		hangUp()
+		sent = ctx.Err()
+		return sent
+	}}, time.Minute, 1)
+	if err := m.ask(ctx, ask{view: &view.View{Name: "ai_answer"}, key: "k"}); err != nil || sent != nil {
+		t.Errorf("it is told %v, and the question met %v", err, sent)
+	}
+}
+
+// publishing is a Publisher whose Append is all that is called.
+type publishing struct {
+	Publisher
+
+	append func(context.Context) error
+}
+
+func (p publishing) Append(ctx context.Context, _ ...event.Event) ([]string, error) {
+	return []string{"1-0"}, p.append(ctx)
 }
