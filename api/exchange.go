@@ -142,7 +142,7 @@ func (x *exchange) look(q cache.Query) (cache.Result, error) {
 	if !x.atOnce {
 		return x.server.reader.Read(x.request.Context(), q)
 	}
-	result, ok := x.server.reader.Near(q)
+	result, ok := x.server.reader.Soon(x.request.Context(), q)
 	if !ok {
 		return result, errNotAtOnce
 	}

@@ -153,6 +153,17 @@ func (a *allowances) give(l *Limit, left int, said Admission, sent time.Time) {
 	known.left, known.taken, known.remaining, known.full = left, sent, said.Remaining, sent.Add(said.Reset)
 }
 
+// back takes back an admission that was not used, for the caller's next request.
+func (a *allowances) back(l *Limit, now time.Time) {
+	k := limitKey{l.Rule, l.Caller}
+	s := a.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.of(k); known != nil && now.Before(known.until) {
+		known.left++
+	}
+}
+
 // alone admits by the same rate while Redis is away: this process's share of what
 // should be one count, and so a bound and no more.
 func (a *allowances) alone(l *Limit, now time.Time) Admission {

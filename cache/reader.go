@@ -170,7 +170,20 @@ func (r *Reader) admitAlone(q *Query, result *Result) {
 
 // ask reads from Redis.
 func (r *Reader) ask(ctx context.Context, q *Query, spare bool) (Result, error) {
+	var patience time.Duration
+	if spare {
+		patience = r.patience(silentFor)
+	}
 	started := time.Now()
+	result, err := r.fetch(ctx, q, started, patience)
+	if err == nil {
+		r.store.noteRead(&result, r.store.observe("read", started))
+	}
+	return result, err
+}
+
+// fetch has the pipeline bring an entry, and judges it.
+func (r *Reader) fetch(ctx context.Context, q *Query, started time.Time, patience time.Duration) (Result, error) {
 	one := r.pipeline.get()
 	one.view, one.key, one.looks = q.View.Name, q.Key, true
 	if q.Limit != nil {
@@ -178,10 +191,6 @@ func (r *Reader) ask(ctx context.Context, q *Query, spare bool) (Result, error) 
 		if one.admission, ok = r.allowances.take(q.Limit, started); !ok {
 			one.limit, one.limited = *q.Limit, true
 		}
-	}
-	var patience time.Duration
-	if spare {
-		patience = r.patience(silentFor)
 	}
 	if err := r.send(ctx, one, patience); err != nil {
 		return Result{}, err
@@ -195,7 +204,6 @@ func (r *Reader) ask(ctx context.Context, q *Query, spare bool) (Result, error) 
 		s.judgeEntry(&result, *q, one.look)
 		result.Early = result.Status == Hit && !q.View.Model && result.Entry.early(result.Now, draw())
 	}
-	s.noteRead(&result, s.observe("read", started))
 	return result, nil
 }
 
