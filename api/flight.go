@@ -50,11 +50,13 @@ func (m *misses) join(ctx context.Context, a ask) (f *flight, collapsed bool) {
 
 // ask has an entry brought without waiting for it.
 func (m *misses) ask(ctx context.Context, a ask) error {
-	f, _ := m.join(ctx, a)
-	select {
-	case <-f.sent:
-	case <-ctx.Done():
-		return ctx.Err()
+	f, others := m.join(ctx, a)
+	if others { // or it has been sent by now
+		select {
+		case <-f.sent:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	if f.err != nil {
 		m.land(a, f)
