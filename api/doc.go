@@ -41,6 +41,10 @@
 //  3. Return a route from one of the functions that Server.routes lists: method,
 //     path, access (who may call), limited (counted per caller), operation, handle.
 //
+// A route that says near is asked for in the lane first (package lane), before net/http
+// reads the request. What it does there, on x.atOnce, must not wait: it returns
+// errNotAtOnce where it would have to, before anything is done that counts.
+//
 // A handler that serves an entry takes three steps, which getView shows:
 // x.read (limiter and entry in one round trip; 429 and the RateLimit fields are
 // done by then), x.await where there is none (it appends the event of the

@@ -316,7 +316,11 @@ func TestTheLaneDoesNotWait(t *testing.T) {
 		c := w.talk(l.Addr().String())
 		c.get("/livez")
 		c.ask(one[0], one[1:]...)
-		<-passed
+		select {
+		case <-passed:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s is not passed on", one[0])
+		}
 	}
 	// It is microseconds, and whatever the machine is busy with.
 	if took := time.Duration(longest.Load()); took > 200*time.Millisecond {
