@@ -273,6 +273,10 @@ func TestStreamsAndPollsAreNotTheLanes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Had the lane begun it, there would be two, of which one has ended.
+	if said := string(w.get("/metrics").body); regexp.MustCompile(`\nmythic_cache_http_watch_ended_total\{.*\} [1-9]`).MatchString(said) {
+		t.Error("a stream was begun twice")
+	}
 }
 
 // TestTheLaneDoesNotWait freezes Redis and asks for what cannot be had without it, or
