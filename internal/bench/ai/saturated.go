@@ -35,18 +35,10 @@ func saturated(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	var alone, beside delays
 	answers := 0
 	for round := range slowRounds {
-		late, err := b.follow(ctx, writesOfRound)
-		if err != nil {
+		if err := b.measure(ctx, &alone); err != nil {
 			return nil, err
 		}
-		alone.add(late)
-		n, err := b.besieged(ctx, round, func() error {
-			late, err := b.follow(ctx, writesOfRound)
-			if err == nil {
-				beside.add(late)
-			}
-			return err
-		})
+		n, err := b.besieged(ctx, round, func() error { return b.measure(ctx, &beside) })
 		if err != nil {
 			return nil, err
 		}
@@ -64,15 +56,31 @@ func saturated(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	}}, nil
 }
 
-// delays are the 50th and 99th percentiles of rounds, in ms.
-type delays struct{ p50, p99 []float64 }
+// delays are the 50th and 99th percentiles of rounds, in ms, and the time that the worker
+// used of a processor, in %.
+type delays struct{ p50, p99, used []float64 }
 
-func (d *delays) add(late []float64) {
+// measure makes the writes of a round.
+func (b *bed) measure(ctx context.Context, d *delays) error {
+	before, err := gauge.CPU(b.workers.PID())
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	late, err := b.follow(ctx, writesOfRound)
+	if err != nil {
+		return err
+	}
+	took := time.Since(begun)
+	after, err := gauge.CPU(b.workers.PID())
 	d.p50, d.p99 = append(d.p50, gauge.Median(late)), append(d.p99, gauge.Quantile(late, .99))
+	d.used = append(d.used, 100*(after-before).Seconds()/took.Seconds())
+	return err
 }
 
 func (d *delays) String() string {
-	return fmt.Sprintf("p50 %s ms, p99 %s ms", gauge.Spread("%.2f", d.p50), gauge.Spread("%.2f", d.p99))
+	return fmt.Sprintf("p50 %s ms, p99 %s ms; the worker used %s %% of a processor",
+		gauge.Spread("%.2f", d.p50), gauge.Spread("%.2f", d.p99), gauge.Spread("%.0f", d.used))
 }
 
 // besieged does something while many ask, each anew when it has an answer, and returns
