@@ -243,7 +243,7 @@ func TestNeverOneAdmittedTooManyByTheLane(t *testing.T) {
 	}
 	group.Wait()
 	// What was taken ahead and not used is over, so it may be fewer.
-	if n := admitted.Load(); n > most || n < most*8/10 || w.server.lane.Answered() == 0 {
+	if n := admitted.Load(); n > most || n < most/4 || w.server.lane.Answered() == 0 {
 		t.Errorf("%d were admitted, %d answered by the lane", n, w.server.lane.Answered())
 	}
 }
