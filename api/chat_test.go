@@ -472,7 +472,7 @@ func TestChatThatFailsAtFirst(t *testing.T) {
 // Once a worker has begun again, it may take as long as a first attempt.
 func TestChatWaitsForASecondAttempt(t *testing.T) {
 	w := begin(t)
-	w.server.chat.times.grace = 100 * time.Millisecond
+	w.server.chat.times.grace = time.Second
 	attempts := make(chan *attempt, 1)
 	var once sync.Once
 	w.answerer(func(q heard) {
@@ -494,7 +494,7 @@ func TestChatWaitsForASecondAttempt(t *testing.T) {
 	made := <-attempts
 	made.say("Salt")
 	stream := listen(t, w.ann().NewStreaming(t.Context(), chatAbout("a title"))).until("Salt")
-	<-time.After(4 * w.server.chat.times.grace)
+	<-time.After(w.server.chat.times.grace + 200*time.Millisecond)
 	made.say(" and Light")
 	made.end(cache.Answer{Text: "Salt and Light"})
 	stream.whole("Salt and Light")
