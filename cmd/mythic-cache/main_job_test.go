@@ -306,27 +306,34 @@ func TestJoinedMappingSeesConcurrentCommits(t *testing.T) {
 func TestColdReadIsFilledByTheWorkers(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, nil)
-	cold := s.get("/books/my", token("user_1"))
-	if cold.status != http.StatusOK || cold.header.Get("X-Cache") != "MISS" {
-		t.Fatalf("cold: %d %s %s", cold.status, cold.header.Get("X-Cache"), cold.body)
-	}
+	var user string
+	var cold answer
+	n := 0
+	testserver.Eventually(t, "filled within the wait of a request", func() error { // which is short for a busy machine
+		n++
+		user = fmt.Sprintf("user_%d", n)
+		if cold = s.get("/books/my", token(user)); cold.status != http.StatusOK || cold.header.Get("X-Cache") != "MISS" {
+			return fmt.Errorf("%d %s %s", cold.status, cold.header.Get("X-Cache"), cold.body)
+		}
+		return nil
+	})
 	if n, err := s.client.XLen(t.Context(), "mythic:{stream}:fill").Result(); err != nil || n == 0 {
 		t.Errorf("no fill was asked for: %d %v", n, err)
 	}
-	hit := s.get("/books/my", token("user_1"))
+	hit := s.get("/books/my", token(user))
 	if hit.header.Get("X-Cache") != "HIT" || !bytes.Equal(hit.body, cold.body) || hit.header.Get("ETag") == "" {
 		t.Errorf("hit: %v", hit.header)
 	}
-	again := s.request(http.MethodGet, "/books/my", token("user_1"), http.Header{"If-None-Match": {hit.header.Get("ETag")}}, nil)
+	again := s.request(http.MethodGet, "/books/my", token(user), http.Header{"If-None-Match": {hit.header.Get("ETag")}}, nil)
 	if again.status != http.StatusNotModified {
 		t.Errorf("with its ETag: %d", again.status)
 	}
-	s.exec(`UPDATE books SET title = 'new' WHERE user_id = (SELECT id FROM users WHERE clerk_user_id = 'user_1')`)
-	s.fresh("user_1")
+	s.exec(`UPDATE books SET title = 'new' WHERE user_id = (SELECT id FROM users WHERE clerk_user_id = $1)`, user)
+	s.fresh(user)
 	for _, operation := range []string{"cache hit", "cache save", "cache invalidate"} {
 		line := ""
 		for text := range strings.SplitSeq(s.log.String(), "\n") {
-			if strings.Contains(text, `"message":"`+operation) && strings.Contains(text, "user_1") {
+			if strings.Contains(text, `"message":"`+operation) && strings.Contains(text, user) {
 				line = text
 			}
 		}

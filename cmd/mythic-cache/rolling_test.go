@@ -161,8 +161,9 @@ func (w *workerProcess) awaitEnd() {
 }
 
 // readers is how many parts of a worker read streams: sessions, invalidations, tables to
-// precompute, fills, runs, what the model is asked, and what begins templates.
-const readers = 7
+// precompute, fills, runs, what the model is asked, what is told of answers, and what
+// begins templates.
+const readers = 8
 
 // awaitReading waits until every part of the workers reads its streams.
 func (s *system) awaitReading(workers ...*workerProcess) {
