@@ -156,7 +156,9 @@ func (n *near) end(k waitKey, m mark, l *look, err error) {
 		n.shard(k).end(k, m.key, nil)
 		return
 	}
+	k.key = strings.Clone(k.key) // it may be a part of a whole request, which nobody has counted
 	found := &kept{at: k, entry: l.entry, run: l.header.run, in: m.in}
+	found.entry.Key = k.key
 	found.bytes = found.size()
 	if n.era.Load() != m.in || found.bytes > n.most {
 		found = nil

@@ -38,6 +38,7 @@ type Reader struct {
 	pipeline   *pipeline
 	allowances *allowances
 	running    atomic.Bool
+	slow       slowness // for Soon
 }
 
 // NewReader makes a reader, which reads as its store does until Run. One of a store's
@@ -141,17 +142,25 @@ func (r *Reader) admit(ctx context.Context, q *Query, result *Result) error {
 	if result.Admission, ok = r.allowances.take(q.Limit, time.Now()); ok {
 		return nil
 	}
-	one := r.pipeline.get()
-	one.limit, one.limited = *q.Limit, true
-	switch err := r.send(ctx, one, r.patience(aliveFor)); {
+	switch err := r.askLimiter(ctx, q, result, r.patience(aliveFor)); {
 	case err == nil:
-		result.Admission = one.admission
-		r.pipeline.free(one)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
 		r.admitAlone(q, result)
 	}
+	return nil
+}
+
+// askLimiter has Redis say whether who has been found an entry in memory is admitted.
+func (r *Reader) askLimiter(ctx context.Context, q *Query, result *Result, patience time.Duration) error {
+	one := r.pipeline.get()
+	one.limit, one.limited = *q.Limit, true
+	if err := r.send(ctx, one, patience); err != nil {
+		return err
+	}
+	result.Admission = one.admission
+	r.pipeline.free(one)
 	refuse(result)
 	return nil
 }

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,8 +15,9 @@ const gathered = 16 << 10
 type answer struct {
 	conn    *conn
 	header  http.Header
-	status  int  // 0: the handler has not said
-	refused bool // it is not the lane's
+	status  int      // 0: the handler has not said
+	refused bool     // it is not the lane's
+	names   []string // of the header, in the order in which they are sent
 	text    []byte
 	length  int // of the body, as the header says it
 	written int
@@ -61,23 +63,30 @@ func (a *answer) sendable() bool {
 	return err == nil && a.length >= 0
 }
 
-// appendHead writes status line and header.
+// appendHead writes status line and header as net/http does: the names in order, and
+// the time after them. Another order would tell how an answer came to be, and so whether
+// there is something that the caller may not know of.
 func (a *answer) appendHead(b []byte, now time.Time) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(a.status), 10)
 	b = append(b, ' ')
 	b = append(b, http.StatusText(a.status)...)
-	b = append(b, "\r\nDate: "...)
-	b = a.conn.lane.appendDate(b, now)
 	b = append(b, "\r\n"...)
-	for name, values := range a.header {
-		for _, value := range values {
+	for name := range a.header {
+		a.names = append(a.names, name)
+	}
+	slices.Sort(a.names)
+	for _, name := range a.names {
+		for _, value := range a.header[name] {
 			b = append(b, name...)
 			b = append(b, ": "...)
 			b = appendValue(b, value)
 			b = append(b, "\r\n"...)
 		}
 	}
+	b = append(b, "Date: "...)
+	b = a.conn.lane.appendDate(b, now)
+	b = append(b, "\r\n"...)
 	if a.conn.last() {
 		b = append(b, "Connection: close\r\n"...)
 	}

@@ -22,7 +22,8 @@
 // not be done twice. An answer must have its Content-Length, and its Content-Type if it
 // has a body; one that has not, or that names a Connection, a Transfer-Encoding or a
 // Trailer, is not sent, and the request goes to net/http too. Neither request nor writer may be
-// held on to.
+// held on to; and a string of the request that is kept keeps all of it, so whoever keeps one for
+// long copies it.
 //
 // # What it does not do
 //

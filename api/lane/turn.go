@@ -25,7 +25,7 @@ func (l *Lane) turn() *turn {
 	if t, used := l.turns.Get().(*turn); used {
 		return t
 	}
-	return &turn{request: new(http.Request), header: http.Header{}, answer: answer{header: http.Header{}}}
+	return &turn{request: new(http.Request), header: http.Header{}, answer: answer{header: http.Header{}, names: make([]string, 0, maxFields)}}
 }
 
 // done takes a turn back.
@@ -36,6 +36,7 @@ func (l *Lane) done(t *turn) {
 	if cap(text) > maxKept {
 		text = nil
 	}
-	t.answer = answer{header: t.answer.header, text: text}
+	clear(t.names)
+	t.answer = answer{header: t.answer.header, names: t.names[:0], text: text}
 	l.turns.Put(t)
 }
