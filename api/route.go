@@ -15,7 +15,7 @@ type route struct {
 	method    string // GET answers HEAD too
 	path      string // a net/http pattern without method, such as /status/{run_id}
 	access    access
-	near      bool // can be answered from memory, in the lane; where it cannot, handle returns errNotAtOnce
+	near      bool // can be answered in the lane, from memory or by Redis at once; where it cannot, handle returns errNotAtOnce
 	limited   bool // counted against RATE_LIMITS, in the round trip of x.read
 	operation string
 	view      *view.View // of a route that comes from the views file
