@@ -27,7 +27,8 @@ import (
 // never seen is answered with 503.
 //
 // Looks wait in queues of bounded length, those about tokens that nobody has seen in one
-// of their own: whoever makes tokens up keeps out nobody who is known.
+// of their own: whoever makes tokens up keeps out nobody who is known. Who has no turn
+// while Redis answers is told to come again, known or not.
 type doorkeeper struct {
 	store            *cache.Store
 	verify           func(ctx context.Context, token string) (verified, error) // nil: tokens are opaque
@@ -80,11 +81,11 @@ func (d *doorkeeper) caller(ctx context.Context, token string) (caller, error) {
 	}
 	found, good, err := d.ask(ctx, hash, v, trusted)
 	switch {
+	case errors.Is(err, errCrowd): // Redis answers, and nobody has asked it about this one
+		return caller{}, problem(kindBusy, "too many tokens wait to be looked up").later(time.Second)
 	case err != nil && trusted:
 		d.use(v, now)
 		return v.caller, nil
-	case errors.Is(err, errCrowd):
-		return caller{}, problem(kindBusy, "too many tokens wait to be looked up").later(time.Second)
 	case err != nil:
 		return caller{}, problem(kindCacheAway, "Redis does not answer; whether the token was revoked cannot be said without it").later(time.Second)
 	case !good && d.verify != nil:
@@ -119,8 +120,9 @@ func (d *doorkeeper) ask(ctx context.Context, hash cache.TokenHash, v verified, 
 	}
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	began := time.Now()
 	if err := queue.enter(asked); err != nil {
-		return verified{}, false, err
+		return verified{}, false, d.passed(err, began)
 	}
 	defer queue.leave()
 	found, good, err = d.look(asked, hash, v)
@@ -133,6 +135,18 @@ func (d *doorkeeper) ask(ctx context.Context, hash cache.TokenHash, v verified, 
 	}
 	return found, good, err
 }
+
+// passed says why somebody who began to wait at a time had no turn: because Redis does
+// not answer, or because there is a crowd, which lets nobody in.
+func (d *doorkeeper) passed(why error, began time.Time) error {
+	if d.silent.away() || errors.Is(why, errTurn) && d.answered().Before(began) {
+		return errNoAnswer
+	}
+	return errCrowd
+}
+
+// errNoAnswer says that Redis does not answer those who look.
+var errNoAnswer = errors.New("redis does not answer")
 
 // look asks Redis about a token that was verified, or whose an opaque one is.
 func (d *doorkeeper) look(ctx context.Context, hash cache.TokenHash, v verified) (found verified, good bool, err error) {

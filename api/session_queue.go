@@ -12,8 +12,12 @@ const (
 	lookWaiting = 1024
 )
 
-// errCrowd says that too many wait.
-var errCrowd = errors.New("too many tokens wait to be looked up")
+// errCrowd says that too many wait, errTurn that those before took too long. Neither says
+// that Redis is away.
+var (
+	errCrowd = errors.New("too many tokens wait to be looked up")
+	errTurn  = errors.New("the tokens before took too long to be looked up")
+)
 
 // queue is where those wait who look tokens up.
 type queue struct {
@@ -26,7 +30,8 @@ func newQueue() *queue {
 }
 
 // enter returns when it is the caller's turn, who has to leave then. Its error is
-// errCrowd where too many wait already, or the context has ended before the turn came.
+// errCrowd where too many wait already, and errTurn where the context has ended before
+// the turn came.
 func (q *queue) enter(ctx context.Context) error {
 	select {
 	case q.waiting <- struct{}{}:
@@ -38,7 +43,7 @@ func (q *queue) enter(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		<-q.waiting
-		return errCrowd
+		return errTurn
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -381,6 +382,64 @@ func TestACrowdHidesNobody(t *testing.T) {
 	}
 	w.get("/books/my", "Authorization", token(t, "user_2")).wants(t, 503, map[string]string{"Retry-After": "1"})
 	w.get("/books/my", "Authorization", known).wants(t, 401, nil)
+}
+
+// Nobody hears of revocations, and Redis answers: who was revoked comes in by no crowd. Who
+// has no turn while Redis is away is let in as before.
+func TestACrowdLetsNobodyIn(t *testing.T) {
+	w := begin(t)
+	for name, crowd := range map[string]func(*queue) (places chan struct{}, n int){
+		"full": func(q *queue) (chan struct{}, int) { return q.waiting, lookWaiting },
+		"slow": func(q *queue) (chan struct{}, int) { return q.looking, lookAtOnce },
+	} {
+		door := newDoorkeeper(w.store, newTokens(AuthOptions{JWTSecret: jwtSecret}, nil).verify, 0, w.server.log)
+		theirs := raw(token(t, "user_"+name))
+		asks := func(when string, want int) {
+			t.Helper()
+			got, p := http.StatusOK, (*Problem)(nil)
+			if _, err := door.caller(t.Context(), theirs); errors.As(err, &p) {
+				got = p.Status
+			}
+			if got != want {
+				t.Errorf("%s, %s: %d, not %d", name, when, got, want)
+			}
+		}
+		asks("before", 200)
+		w.hide(cache.HashToken(theirs))
+		places, n := crowd(door.known)
+		for range n {
+			places <- struct{}{}
+		}
+		whileAnswers(door, func() { asks("Redis answers others", 503) })
+		if name == "slow" {
+			asks("nobody was answered meanwhile", 200)
+		}
+		door.silent.until.Store(1) // one looks, and finds that it did not answer before
+		asks("Redis is away", 200)
+		door.silent.heard(true)
+		for range n {
+			<-places
+		}
+		asks("the crowd is gone", 401)
+	}
+}
+
+// whileAnswers does something while others who look tokens up are answered.
+func whileAnswers(d *doorkeeper, do func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			d.silent.heard(true)
+			runtime.Gosched()
+		}
+	}
 }
 
 func TestSilence(t *testing.T) {

@@ -32,6 +32,9 @@ func (s *silence) asks(now time.Time) bool {
 	return at >= until && s.until.CompareAndSwap(until, at+int64(lookAgain))
 }
 
+// away reports whether Redis did not answer when it was last asked.
+func (s *silence) away() bool { return s.until.Load() != 0 }
+
 // heard notes whether Redis has answered.
 func (s *silence) heard(answered bool) {
 	until, now := int64(0), time.Since(s.began)
