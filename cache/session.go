@@ -109,7 +109,7 @@ func (s *Store) TouchSessions(ctx context.Context, sessions []Session, ttl time.
 // What a value under a session's key begins with: its schema, and what it is.
 const (
 	sessionLive    = "1l" // created and expires in Unix milliseconds, the user; full stops between
-	sessionRevoked = "1r" // when, in Unix milliseconds
+	sessionRevoked = "1r" // when, in Unix milliseconds; behind that an s if it was a session
 )
 
 func (s Session) encode() string {

@@ -15,6 +15,10 @@ import (
 // expires. It is the longest that a browser keeps a cookie (RFC 6265bis, 5.5).
 const RevokedFor = 400 * 24 * time.Hour
 
+// sessionRevokedFor is how much longer than a session would have lived its revocation is
+// kept that does not say when it expires: events of its creation come late and again.
+const sessionRevokedFor = 24 * time.Hour
+
 // MaxLeeway is the longest that a token may be accepted after its end, since clocks
 // differ. Revocations outlast it.
 const MaxLeeway = 10 * time.Minute
@@ -25,7 +29,8 @@ type Revocation struct {
 	id string    // what the key says: the token's hash, jti:<hash of the jti>, sub:<user>
 	At time.Time // of a user's tokens, those issued until then are meant
 	// Until is when the tokens expire by themselves: MaxLeeway after that, they need not
-	// be kept out any longer. Zero: RevokedFor after At.
+	// be kept out any longer. Zero: RevokedFor after At; of a session that is in Redis,
+	// sessionRevokedFor after it would have ended.
 	Until time.Time
 }
 
@@ -92,13 +97,13 @@ func (s *Store) Revoke(ctx context.Context, revocations []Revocation) error {
 	now := s.peer.now()
 	err := s.pipeline(ctx, func(p redis.Pipeliner) {
 		for _, r := range revocations {
-			until := r.Until.Add(MaxLeeway)
+			until, more := r.Until.Add(MaxLeeway), time.Duration(0)
 			if r.Until.IsZero() {
-				until = r.At.Add(RevokedFor)
+				until, more = r.At.Add(RevokedFor), sessionRevokedFor
 			}
 			if until.After(now) {
 				call(ctx, p, &s.scripts.revoke, []string{s.keys.session(r.id), s.keys.revocations()},
-					r.At.UnixMilli(), until.UnixMilli(), r.id, s.keys.revoked(), r.encode())
+					r.At.UnixMilli(), until.UnixMilli(), r.id, s.keys.revoked(), r.encode(), more.Milliseconds())
 			}
 		}
 	})

@@ -14,7 +14,8 @@ for i = 2, #KEYS do
   if last and tonumber(last) <= now then
     redis.call('ZREM', KEYS[1], ARGV[i])
     local value = redis.pcall('GET', KEYS[i])
-    if type(value) == 'string' and string.sub(value, 1, 2) == '1r' then
+    -- What has a TTL goes by itself: an earlier release has revoked it again, for longer.
+    if type(value) == 'string' and string.sub(value, 1, 2) == '1r' and redis.call('PTTL', KEYS[i]) < 0 then
       redis.call('DEL', KEYS[i])
     end
     swept = swept + 1

@@ -211,3 +211,19 @@ func TestRevocationsOfAnEarlierRelease(t *testing.T) {
 	}
 	wantRevoked(t, s, old)
 }
+
+// While workers of an earlier release run, they revoke with a TTL what is in the index.
+func TestASweepLeavesWhatHasATTL(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	one := cache.RevokedJTI("one")
+	revoke(t, s, time.Now(), one)
+	if err := s.Client().Expire(t.Context(), "mythic:session:{"+one.Name()+"}", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	outlive(t, s, one.Name())
+	if n, left := sweep(t, s); n != 1 || left != 0 {
+		t.Errorf("%d were swept from the index, %d are left", n, left)
+	}
+	wantRevoked(t, s, []cache.Token{{JTI: "one"}})
+}
