@@ -20,6 +20,7 @@ type peer struct {
 	// At local the clock of Redis showed remote, give or take trip.
 	local, remote time.Time
 	trip          time.Duration
+	nameless      bool // the newest connection could not be named
 }
 
 // observationAge is how long a good observation of the clock is preferred to a
@@ -79,14 +80,14 @@ func (s *Store) onConnect(ctx context.Context, conn *redis.Conn) error {
 		return errors.New("greet redis: INFO server has no run_id")
 	}
 	s.meet(runID, clock.Val(), sent)
-	return sign(ctx, conn, runID)
+	return s.sign(ctx, conn, runID)
 }
 
 // sign gives a connection a name that ends with the run_id of the Redis at its other
 // end, so that whoever reads over it can ask with the same breath whose answer it is
 // (see batch.send): a Redis that was replaced may go on answering over connections
-// that were there before. Where names are not allowed, nothing is kept in memory.
-func sign(ctx context.Context, conn *redis.Conn, runID string) error {
+// that were there before. Where names are not allowed, nothing is kept in memory, which is said.
+func (s *Store) sign(ctx context.Context, conn *redis.Conn, runID string) error {
 	name, err := conn.ClientGetName(ctx).Result()
 	if err == nil || errors.Is(err, redis.Nil) {
 		err = conn.ClientSetName(ctx, name+signMark+runID).Err()
@@ -95,7 +96,22 @@ func sign(ctx context.Context, conn *redis.Conn, runID string) error {
 	if err != nil && !errors.As(err, &said) {
 		return fmt.Errorf("greet redis: %w", err)
 	}
+	s.named(err)
 	return nil
+}
+
+// named says when connections begin to be refused their names, and when that is over.
+func (s *Store) named(refused error) {
+	s.peer.mu.Lock()
+	was := s.peer.nameless
+	s.peer.nameless = refused != nil
+	s.peer.mu.Unlock()
+	switch {
+	case refused != nil && !was:
+		s.log.Warn().Err(refused).Msg("redis lets no connection be named (CLIENT GETNAME, CLIENT SETNAME): the near cache keeps nothing that is read")
+	case refused == nil && was:
+		s.log.Info().Msg("redis lets connections be named again; the near cache may keep what is read")
+	}
 }
 
 // signMark stands in a connection's name before the run_id.

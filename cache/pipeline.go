@@ -36,6 +36,7 @@ type pipeline struct {
 	failed  atomic.Int64                                  // when the last batch failed; 0: it did not
 	began   time.Time                                     // what those count from
 	pool    sync.Pool
+	refusal refusal // of Redis to run the limiter
 
 	batches, batched atomic.Uint64
 }

@@ -199,16 +199,18 @@ func (b *batch) send(ctx context.Context) error {
 	case limited == nil:
 		return nil
 	case refused:
+		b.of.refusal.note(&b.of.store.log, limited.Err(), b.sent)
 		b.admitAlone()
 		return nil
 	default:
+		b.of.refusal.note(&b.of.store.log, nil, b.sent)
 		return b.readLimiter(limited)
 	}
 }
 
 // refuses reports whether Redis has run the rest of a batch but not the limiter, for it
 // may not write (READONLY of one that was made a replica, MISCONF of one whose disk is
-// full).
+// full, OOM of one whose memory is), or we may not run scripts (NOPERM).
 func refuses(err error) bool {
 	return err != nil && !ofConnection(err) && !redis.HasErrorPrefix(err, "NOSCRIPT")
 }

@@ -137,7 +137,28 @@ func (c *config) examineRedis(ctx context.Context) []finding {
 	}
 	all := examineRedisInfo(info, redisSetting(ctx, client, "maxmemory-policy"))
 	all = append(all, examinePersistence(info["Persistence"]["aof_enabled"] == "1", redisSetting(ctx, client, "save"))...)
+	all = append(all, c.examineNames(ctx, client)...)
 	return append(all, c.examineDeadLetters(ctx, client), c.examineRevocations(ctx, client))
+}
+
+// examineNames tries whether a connection may be named: what the near cache keeps must
+// have come over one that is.
+func (c *config) examineNames(ctx context.Context, client redis.UniversalClient) []finding {
+	if c.NearCacheBytes == 0 {
+		return nil
+	}
+	_, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.Do(ctx, "client", "setname", "mythic-cache-doctor")
+		p.ClientGetName(ctx)
+		return nil
+	})
+	if err == nil {
+		return nil
+	}
+	return []finding{{
+		what: "NEAR_CACHE_BYTES is set, and a connection to Redis cannot be named, so nothing is kept in memory: " + err.Error(),
+		mend: "ACL SETUSER … +client|getname +client|setname",
+	}}
 }
 
 // examinePersistence says what a restart of Redis loses. Where CONFIG is forbidden, save

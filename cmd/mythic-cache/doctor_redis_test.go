@@ -57,3 +57,22 @@ func TestDoctorCountsRevocations(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// Where connections cannot be named, what is read is not kept in memory.
+func TestDoctorTriesToNameAConnection(t *testing.T) {
+	t.Parallel()
+	r := testserver.NewRedis(t)
+	client := r.Client(t)
+	named := func(near size, want int) {
+		t.Helper()
+		if found := (&config{NearCacheBytes: near}).examineNames(t.Context(), client); len(found) != want || want > 0 && found[0].mend == "" {
+			t.Errorf("%d bytes: %+v", near, found)
+		}
+	}
+	named(1, 0)
+	if err := r.Client(t).ACLSetUser(t.Context(), "default", "-client|setname").Err(); err != nil {
+		t.Fatal(err)
+	}
+	named(1, 1)
+	named(0, 0)
+}
