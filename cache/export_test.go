@@ -57,3 +57,13 @@ func Deadline(in time.Duration) (first context.Context, next func(time.Duration)
 		return d
 	}
 }
+
+// KeysOfOurs returns a key of each kind that is no entry's, without the prefix.
+func KeysOfOurs() []string {
+	var k keys
+	return []string{
+		k.view("v"), k.rate("r", "c"), k.session("s"), k.revoked(), k.revocations(), k.report("i"), k.reports(), k.filled(),
+		k.aiCosts("m", "k"), k.aiLine("k"), k.aiScope("s"), k.aiAsked("s"), k.aiForgotten("s"), k.aiFailed("k"), k.aiDropped("k"),
+		k.aiBudget("m"), k.aiFlow("k"),
+	}
+}

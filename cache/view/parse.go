@@ -31,9 +31,12 @@ var (
 	partName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// Names that other keys and channels of ours already begin with.
+// reservedView tells the names that other keys and channels of ours already begin with.
 func reservedView(name string) bool {
-	return slices.Contains([]string{"view", "rate", "session", "report", "stream", "filled", "ai_scope", "ai_asked", "ai_forgotten", "ai_failed"}, name)
+	return slices.Contains([]string{
+		"view", "rate", "session", "revoked", "report", "stream", "filled",
+		"ai_asked", "ai_budget", "ai_costs", "ai_dropped", "ai_failed", "ai_flow", "ai_forgotten", "ai_line", "ai_scope",
+	}, name)
 }
 
 // Parse reads a views file. The name of the file is for the errors; lookup gives
@@ -46,7 +49,9 @@ func Parse(file string, text []byte, lookup func(name string) (string, bool)) (*
 	r := &reader{file: file, holds: "views", lookup: lookup}
 	var views []*View
 	if root, ok := r.document(text); ok {
-		views = r.views(root)
+		for _, n := range r.members(root) {
+			views = append(views, r.view(n))
+		}
 	}
 	if err := r.err(); err != nil {
 		return nil, err
@@ -82,31 +87,30 @@ func (r *reader) document(text []byte) (ast.Node, bool) {
 	return bodies[0], true
 }
 
-func (r *reader) views(root ast.Node) []*View {
+// members returns what the file holds, by its names.
+func (r *reader) members(root ast.Node) []field {
 	fields, ok := r.fields("the file", root)
 	if !ok {
 		return nil
 	}
-	var views []*View
+	var all []field
 	held := false
 	for _, f := range fields {
-		if f.name != "views" {
-			r.faultf(f.key.GetToken(), "unknown field %s; the file holds views and nothing else", f.name)
+		if f.name != r.holds {
+			r.faultf(f.key.GetToken(), "unknown field %s; the file holds %s and nothing else", f.name, r.holds)
 			continue
 		}
 		held = true
-		named, ok := r.fields("views", f.value)
+		named, ok := r.fields(r.holds, f.value)
 		if ok && len(named) == 0 {
-			r.faultf(f.key.GetToken(), "views holds no view")
+			r.faultf(f.key.GetToken(), "%s holds no %s", r.holds, strings.TrimSuffix(r.holds, "s"))
 		}
-		for _, n := range named {
-			views = append(views, r.view(n))
-		}
+		all = append(all, named...)
 	}
 	if !held {
-		r.faultf(tokenOf(root), "views is missing")
+		r.faultf(tokenOf(root), "%s is missing", r.holds)
 	}
-	return views
+	return all
 }
 
 // view reads one view. What it returns is whole only when there was no mistake.

@@ -17,7 +17,9 @@ func ParseTemplates(file string, text []byte, views *Set, lookup func(name strin
 	r := &reader{file: file, holds: "templates", lookup: lookup}
 	var all []*Template
 	if root, ok := r.document(text); ok {
-		all = r.templates(root, views)
+		for _, n := range r.members(root) {
+			all = append(all, r.template(n, views))
+		}
 	}
 	if err := r.err(); err != nil {
 		return nil, err
@@ -26,33 +28,6 @@ func ParseTemplates(file string, text []byte, views *Set, lookup func(name strin
 }
 
 func placeOf(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
-
-func (r *reader) templates(root ast.Node, views *Set) []*Template {
-	fields, ok := r.fields("the file", root)
-	if !ok {
-		return nil
-	}
-	var all []*Template
-	held := false
-	for _, f := range fields {
-		if f.name != "templates" {
-			r.faultf(f.key.GetToken(), "unknown field %s; the file holds templates and nothing else", f.name)
-			continue
-		}
-		held = true
-		named, ok := r.fields("templates", f.value)
-		if ok && len(named) == 0 {
-			r.faultf(f.key.GetToken(), "templates holds no template")
-		}
-		for _, n := range named {
-			all = append(all, r.template(n, views))
-		}
-	}
-	if !held {
-		r.faultf(tokenOf(root), "templates is missing")
-	}
-	return all
-}
 
 // template reads one template. What it returns is whole only when there was no mistake.
 func (r *reader) template(n field, views *Set) *Template {
