@@ -12,7 +12,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache"
-	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 )
 
@@ -39,7 +38,7 @@ func newCutStore(t *testing.T, r *testserver.Redis) (*cache.Store, *cuts) {
 	t.Helper()
 	c := &cuts{}
 	var clients atomic.Int64
-	s, err := cache.New(func(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
+	s := newStoreBy(t, func(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
 		if clients.Add(1) > 1 {
 			return dial(r)(onConnect)
 		}
@@ -51,17 +50,6 @@ func newCutStore(t *testing.T, r *testserver.Redis) (*cache.Store, *cuts) {
 			},
 		}), nil
 	}, cache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.EnsureViews(t.Context(), []*view.View{books(), answers()}, at(1).Version()); err != nil {
-		t.Fatal(err)
-	}
 	return s, c
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache"
-	"mythiccache/cache/view"
 	"mythiccache/internal/testserver"
 )
 
@@ -40,7 +39,7 @@ func newGatedStore(t *testing.T, r *testserver.Redis, o cache.Options) (*cache.S
 	t.Helper()
 	g := &gate{}
 	var clients atomic.Int64 // the store's own comes first, the link's next
-	s, err := cache.New(func(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
+	s := newStoreBy(t, func(onConnect func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
 		if clients.Add(1) != 2 {
 			return dial(r)(onConnect)
 		}
@@ -55,17 +54,6 @@ func newGatedStore(t *testing.T, r *testserver.Redis, o cache.Options) (*cache.S
 			},
 		}), nil
 	}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.EnsureViews(t.Context(), []*view.View{books(), answers()}, at(1).Version()); err != nil {
-		t.Fatal(err)
-	}
 	return s, g
 }
 

@@ -50,7 +50,13 @@ func dial(r *testserver.Redis) cache.Dial {
 // newStore makes a store whose two views have their keys.
 func newStore(t *testing.T, r *testserver.Redis, o cache.Options) *cache.Store {
 	t.Helper()
-	s, err := cache.New(dial(r), o)
+	return newStoreBy(t, dial(r), o)
+}
+
+// newStoreBy makes a store whose connections are made in a way of the test's own.
+func newStoreBy(t *testing.T, dial cache.Dial, o cache.Options) *cache.Store {
+	t.Helper()
+	s, err := cache.New(dial, o)
 	if err != nil {
 		t.Fatal(err)
 	}
