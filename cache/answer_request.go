@@ -140,9 +140,28 @@ type Answer struct {
 func (a Answer) Lasting() bool {
 	switch a.FinishReason {
 	case "stop", "tool_calls", "function_call":
-		return a.Refusal == "" && (a.Text != "" || len(a.ToolCalls) > 0 || len(a.Other) > 0)
+		return a.Refusal == "" && (a.Text != "" || says(a.ToolCalls) || a.saysOtherwise())
 	}
 	return false
+}
+
+// saysOtherwise reports whether the members without a field hold an answer, and not only
+// what led to one, such as a reasoning, or what stands beside it.
+func (a Answer) saysOtherwise() bool {
+	var other struct {
+		Call  json.RawMessage `json:"function_call"`
+		Audio json.RawMessage `json:"audio"`
+	}
+	return len(a.Other) > 0 && json.Unmarshal(a.Other, &other) == nil && (says(other.Call) || says(other.Audio))
+}
+
+// says reports whether a member of a message is more than null or an empty list or object.
+func says(raw json.RawMessage) bool {
+	switch string(bytes.TrimSpace(raw)) {
+	case "", "null", "[]", "{}", `""`:
+		return false
+	}
+	return true
 }
 
 // Truncated reports whether the model was cut short by a limit on tokens.

@@ -80,11 +80,17 @@ func (d *Draft) Answer() (Answer, error) {
 		switch name {
 		case "content", "refusal", "role":
 		case "tool_calls":
-			if a.ToolCalls, err = rawOf(withoutIndex(value)); err != nil {
+			calls := withoutIndex(value)
+			if len(calls) == 0 {
+				continue // as if nothing had been said of them
+			}
+			if a.ToolCalls, err = rawOf(calls); err != nil {
 				return Answer{}, err
 			}
 		default:
-			other[name] = value
+			if value != nil { // some write a null for all that the model might have said and has not
+				other[name] = value
+			}
 		}
 	}
 	if len(other) > 0 {
@@ -136,7 +142,10 @@ func merge(into, delta map[string]any) {
 			}
 			merge(before, v)
 		case []any:
-			before, _ := old.([]any)
+			before, ok := old.([]any)
+			if !ok {
+				before = []any{} // which is no null
+			}
 			into[name] = mergeList(before, v)
 		default:
 			into[name] = value
@@ -204,7 +213,7 @@ func mergeList(into, delta []any) []any {
 
 // withoutIndex takes the index off the elements of a list, as it stands in a whole
 // completion.
-func withoutIndex(list any) any {
+func withoutIndex(list any) []any {
 	elements, _ := list.([]any)
 	slices.SortStableFunc(elements, func(a, b any) int { return cmp.Compare(indexOf(a), indexOf(b)) })
 	bare := make([]any, len(elements))

@@ -44,6 +44,17 @@ func TestDraftGrows(t *testing.T) {
 	}
 }
 
+// What a model has not said is not there, however a provider writes that.
+func TestDraftOfNothing(t *testing.T) {
+	a := drafted(t, `{"content":null,"reasoning_content":null,"function_call":null,"tool_calls":null,"annotations":[]}`, `{"tool_calls":[],"content":""}`)
+	if a.ToolCalls != nil || string(a.Other) != `{"annotations":[]}` || a.NoText {
+		t.Errorf("the answer is %+v, with %s and %s", a, a.ToolCalls, a.Other)
+	}
+	if a := drafted(t, `{"content":"a","reasoning_content":null}`); a.Other != nil {
+		t.Errorf("it has %s besides", a.Other)
+	}
+}
+
 // What an answer cost is not known where it cannot be read; the answer is paid for.
 func TestDraftOfOddUsage(t *testing.T) {
 	for usage, want := range map[string]int64{`{"total_tokens":7}`: 7, `{"prompt_tokens":3,"total_tokens":7.5}`: 0, `"much"`: 0} {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -262,6 +263,13 @@ func TestWarmKeepsWhatCameToItsEnd(t *testing.T) {
 		"function": {Malformed: `{"id":"x","choices":[{"index":0,"delta":{"function_call":{"name":"f","arguments":"{}"}},"finish_reason":"function_call"}]}`},
 		"whole":    {Text: "the end"},
 	}
+	for name, delta := range map[string]string{
+		"nulls": `"reasoning_content":null,"function_call":null,"tool_calls":null`, "empty": `"reasoning_content":"","annotations":[],"tool_calls":[]`,
+		"reasoning": `"reasoning_content":"Let me see."`, "spoken": `"audio":{"id":"a","data":"AA=="}`,
+	} {
+		replies[name] = modelserver.Reply{Malformed: `{"id":"x","choices":[{"index":0,"delta":{"content":"",` + delta + `},"finish_reason":"stop"}]}`}
+	}
+	kept := []string{"whole", "function", "spoken"}
 	w.model.Respond(func(c modelserver.Call) modelserver.Reply { return replies[c.Prompt] })
 	warmer := w.warmer()
 	life := func(prompt string) time.Duration {
@@ -271,7 +279,7 @@ func TestWarmKeepsWhatCameToItsEnd(t *testing.T) {
 		if err := handle(t.Context(), warmer, asked("user_1", prompt)); err != nil {
 			t.Errorf("%s: %v", prompt, err)
 		}
-		if kept := life(prompt) > handOver; kept != (prompt == "whole" || prompt == "function") {
+		if is := life(prompt) > handOver; is != slices.Contains(kept, prompt) {
 			t.Errorf("%s: the answer lives for %s", prompt, life(prompt))
 		}
 	}
