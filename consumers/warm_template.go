@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -47,7 +49,8 @@ type Templates struct {
 	o      TemplatesOptions
 	store  *cache.Store
 	loader *Loader
-	most   int // questions of one event
+	most   int         // questions of one event
+	wrong  atomic.Bool // PostgreSQL has refused a query, and nothing is asked
 }
 
 // Bounds of what one event makes.
@@ -91,7 +94,8 @@ type started struct {
 	places   []int
 }
 
-// Handle works through a batch. An event is done when its questions are in the stream.
+// Handle works through a batch. An event is done when its questions are in the stream, or
+// when nothing is to be asked: Check has found a query wrong, or it is of long ago.
 func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []error {
 	b := newBatch(messages)
 	var order []*started
@@ -102,6 +106,10 @@ func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []e
 		}
 		for _, template := range t.o.Templates.All() {
 			if !template.Begins(e.Type, e.View, e.Data) {
+				continue
+			}
+			if why := t.void(b.messages[place], e); why != "" {
+				t.o.Counts.count(template.Name, why)
 				continue
 			}
 			s := &started{template: template, subject: e.Subject, trace: e.Traceparent}
@@ -121,6 +129,23 @@ func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []e
 		b.fail(errs[i], s.places...)
 	}
 	return b.result()
+}
+
+// void says why an event begins nothing; empty: it does. What is older than an answer
+// lasts has had its answers, or nobody has wanted them: streams that are read again, or
+// from their beginning, are not to be paid for once more.
+func (t *Templates) void(m *message.Message, e event.Event) string {
+	at := e.Time
+	if entry, ok := stream.EntryOf(m); ok && at.IsZero() {
+		at = entry.Added
+	}
+	switch {
+	case t.wrong.Load():
+		return "refused"
+	case !at.IsZero() && time.Since(at) > max(t.o.View.TTL, warmAge):
+		return "late"
+	}
+	return ""
 }
 
 // ask publishes the questions of a template.

@@ -76,8 +76,19 @@ func withoutRow(err error) error {
 
 // Check has PostgreSQL judge the queries, and compares what they tell with what the
 // templates read. Its error is a *TemplateError where one is wrong, which no waiting
-// mends but that of tables still to come.
+// mends but that of tables still to come; Handle passes over all events until it finds
+// them right.
 func (t *Templates) Check(ctx context.Context) error {
+	err := t.check(ctx)
+	var wrong *TemplateError
+	if refused := errors.As(err, &wrong); refused || err == nil {
+		t.wrong.Store(refused)
+		t.o.Counts.usable(!refused)
+	}
+	return err
+}
+
+func (t *Templates) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.loader.Deadline())
 	defer cancel()
 	conn, err := t.loader.pool.Acquire(ctx)

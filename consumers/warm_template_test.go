@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"mythiccache/cache"
 	"mythiccache/cache/view"
@@ -163,6 +165,45 @@ func TestTemplatesAskAheadOnce(t *testing.T) {
 	}
 }
 
+// What happened long ago begins nothing: its answers have come and gone.
+func TestTemplatesLetOldEventsBe(t *testing.T) {
+	t.Parallel()
+	a := newAheads(t, greetings)
+	a.world.set("a", 3)
+	old, fresh := begun("a"), begun("a")
+	old.Time, fresh.Time = time.Now().Add(-a.view.TTL-time.Minute), time.Now().Add(-a.view.TTL/2)
+	a.world.ends(a.Handle(t.Context(), messages(old)), nil)
+	a.wants(t, "late=1 asked=0")
+	a.world.ends(a.Handle(t.Context(), messages(old, fresh)), nil, nil)
+	a.wants(t, "late=2 asked=3")
+	timeless := begun("a") // its entry says when it was
+	timeless.Time = time.Time{}
+	id := fmt.Sprintf("%d-0", time.Now().Add(-a.view.TTL-time.Minute).UnixMilli())
+	if err := a.client.XAdd(t.Context(), &redis.XAddArgs{Stream: "mythic:{stream}:things", ID: id, Values: timeless.Fields()}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := stream.NewConsumer(a.dial, a.keys, a.Handle, stream.ConsumerOptions{Group: "warm", Topics: []string{"things"}, Log: a.logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- consumer.Run(ctx) }()
+	testserver.Eventually(t, "the third is passed over", func() error {
+		if a.counted(t, "late") != 3 {
+			return errNotYet
+		}
+		return nil
+	})
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := a.length(); n != 3 {
+		t.Errorf("there are %d questions", n)
+	}
+}
+
 // What templates ask is bounded by the budget's part for it, and does not stand in the way
 // of who waits.
 func TestTemplatesGiveWay(t *testing.T) {
@@ -271,7 +312,7 @@ func TestTemplatesAreChecked(t *testing.T) {
 		"no column":  {"{{.thing}}", "{{with .n}}{{$.things}}{{end}}", "warm.yaml:9: greeting.request reads .things, of which the rows have no column"},
 		"two of one": {"g AS n", "g AS n, 1 AS n", "warm.yaml:7: greeting.rows has two columns n"},
 	} {
-		wrong := *a.Templates
+		wrong := &Templates{o: a.o, loader: a.world.loader}
 		wrong.o.Templates = parseTemplates(t, strings.Replace(greetings, c.from, c.to, 1))
 		err := wrong.Check(t.Context())
 		var told *TemplateError

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"mythiccache/internal/modelserver"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/event"
@@ -138,9 +140,10 @@ func TestWrongTemplatesStopTheProgram(t *testing.T) {
 	}
 }
 
-// A template may read a table that is still to come. Until then the program says what it
-// waits for, and does the rest.
-func TestTemplatesWaitForTheirTables(t *testing.T) {
+// A template may read a table that is still to come, or never comes. Until then the
+// program says what is wrong, passes over what would begin templates, and does the rest:
+// it is ready, and trims the streams.
+func TestTemplatesDoWithoutTheirTables(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "warm.yaml")
 	if err := os.WriteFile(file, []byte(`templates:
@@ -159,31 +162,54 @@ func TestTemplatesWaitForTheirTables(t *testing.T) {
 	s.client, s.conn = s.redis.Client(t), s.connect()
 	s.command("demo", "load")
 	s.command("migrate", "up")
+	const old, letters = 1000, "mythic:{stream}:letters"
+	p := s.client.Pipeline()
+	for i := range old { // of a while ago: what is new is left alone
+		p.XAdd(t.Context(), &redis.XAddArgs{
+			Stream: letters, ID: fmt.Sprintf("%d-%d", time.Now().Add(-10*time.Minute).UnixMilli(), i+1), Values: []any{"type", "letters.sent", "subject", "1"},
+		})
+	}
+	if _, err := p.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s.start()
+	s.awaitReady()
 	why := file + `:4: letter.rows: PostgreSQL says: relation "letters" does not exist (SQLSTATE 42P01)`
-	testserver.Eventually(t, "it is said what is missing", func() error {
-		a, err := s.tryRequest(http.MethodGet, "/readyz", adminToken, nil, nil)
-		if err != nil || a.status != http.StatusServiceUnavailable || !strings.Contains(string(a.body), "letter.rows: PostgreSQL says") {
-			return fmt.Errorf("%d %s %w", a.status, a.body, err)
-		}
-		return nil
-	})
 	if out, err := s.try("doctor"); err == nil || !strings.Contains(out, "MEND  templates: "+why) {
 		t.Errorf("doctor says %s", out)
 	}
+	if s.metric("mythic_cache_ai_templates_usable") != 0 {
+		t.Error("the templates are said to be usable")
+	}
 	s.add("letters", "letters.written", "1", "{}")
+	const passed = `mythic_cache_ai_template_questions_total{outcome="refused",template="letter"}`
+	testserver.Eventually(t, "the letter is passed over, and the stream trimmed", func() error {
+		if n, left := s.metric(passed), s.client.XLen(t.Context(), letters).Val(); n != 1 || left >= old {
+			return fmt.Errorf("%v passed over, %d entries left", n, left)
+		}
+		return nil
+	})
 	s.exec("CREATE TABLE letters (id text, writer text, text text)")
 	s.exec("INSERT INTO letters VALUES ('1', 'ann', 'me')")
-	s.awaitReady()
+	testserver.Eventually(t, "the template can be used", func() error {
+		if s.metric("mythic_cache_ai_templates_usable") != 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	if out := s.command("doctor"); !strings.Contains(out, "ok    templates: PostgreSQL takes the queries of all 1") {
 		t.Errorf("doctor says %s", out)
 	}
+	s.add("letters", "letters.written", "1", "{}")
 	testserver.Eventually(t, "the letter is answered", func() error {
 		if n := len(s.client.Keys(t.Context(), "mythic:ai_answer:*").Val()); n != 1 {
 			return errors.New("not yet")
 		}
 		return s.warmed()
 	})
+	if log := s.log.String(); !strings.Contains(log, "templates cannot be used") || !strings.Contains(log, "letter.rows: PostgreSQL says") {
+		t.Error("the log does not say what is wrong")
+	}
 	if cache, _ := s.complete("ann", `{"messages":[{"role":"user","content":"Answer me."}]}`); cache != "HIT" {
 		t.Errorf("the answer is a %s", cache)
 	}

@@ -69,7 +69,9 @@ func variables(environment map[string]string) func(name string) (string, bool) {
 }
 
 // addTemplates adds what asks ahead, where there are templates. It begins once
-// PostgreSQL has judged their queries.
+// PostgreSQL has judged their queries. While it refuses one, what would begin templates is
+// passed over: streams that stood still would not be trimmed, and asking ahead is worth no
+// full Redis. Nor is the process unready for that; log, metric and doctor say it.
 func (w *worker) addTemplates(schema *schemaGate, loader *consumers.Loader, o consumers.TemplatesOptions) (*consumers.TemplateCounts, error) {
 	w.consumers.add("retired groups", schema.after(w.retireTemplates))
 	if len(w.templates.All()) == 0 {
@@ -95,25 +97,44 @@ func (w *worker) addTemplates(schema *schemaGate, loader *consumers.Loader, o co
 	if err != nil {
 		return nil, fmt.Errorf("group %s: %w", groupWarm, err)
 	}
-	fit := &part{}
-	w.parts.watch("templates", func() error { return errors.Join(fit.Ready(), consumer.Ready()) })
-	w.consumers.add("templates", schema.after(func(ctx context.Context) error {
-		w.awaitTemplates(ctx, templates, fit)
-		return consumer.Run(ctx)
+	w.parts.watch("templates", consumer.Ready)
+	judged := make(chan struct{})
+	w.consumers.add("templates' queries", schema.after(func(ctx context.Context) error {
+		w.judgeTemplates(ctx, templates, judged)
+		return nil
 	}))
+	w.consumers.add("templates", func(ctx context.Context) error {
+		select {
+		case <-judged:
+			return consumer.Run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	return counts, nil
 }
 
-// awaitTemplates waits until the queries are right, and says what is wrong with them:
-// a table that they read may be still to come.
-func (w *worker) awaitTemplates(ctx context.Context, templates *consumers.Templates, fit *part) {
-	for {
+// judgeTemplates has PostgreSQL judge the queries until they are right, and says what is
+// wrong with them: a table that they read may be still to come. It closes judged once
+// PostgreSQL has said anything.
+func (w *worker) judgeTemplates(ctx context.Context, templates *consumers.Templates, judged chan<- struct{}) {
+	var said part
+	for first := true; ; {
 		err := templates.Check(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if fit.report(err) && err != nil {
+		var wrong *consumers.TemplateError
+		known := err == nil || errors.As(err, &wrong)
+		switch {
+		case said.report(err) && err != nil:
 			w.log.Error().Err(err).Msg("templates cannot be used; nothing is asked ahead")
+		case err == nil && !first:
+			w.log.Info().Msg("templates can be used")
+		}
+		if known && first {
+			close(judged)
+			first = false
 		}
 		if err == nil {
 			return
