@@ -26,12 +26,6 @@ func (w *Warmer) ask(ctx context.Context, d aiData) error {
 	if d.late(now) {
 		return w.forgo(ctx, d, "late")
 	}
-	if left := w.pauses.left(d.model, time.Now()); left > 0 {
-		return w.notNow(ctx, d, left, "the model wants no calls")
-	}
-	if left := w.breakers.left(d, time.Now()); left > 0 {
-		return w.notNow(ctx, d, left, "the model has failed too often")
-	}
 	if err := w.storable(ctx); err != nil {
 		return err
 	}
@@ -59,18 +53,6 @@ func (w *Warmer) join(ctx context.Context, d aiData) error {
 	return nil
 }
 
-// notNow tells those who wait that the model is not asked now, for which the event waits.
-// One whose answer nobody else may have is done by that: whoever hears it asks again,
-// under another name.
-func (w *Warmer) notNow(ctx context.Context, d aiData, left time.Duration, why string) error {
-	if !d.warm {
-		if err := w.store.AnnounceFailure(ctx, w.o.View.Name, d.key, nil, cache.BusyReason(left, why)); err != nil {
-			return unavailable(err)
-		}
-	}
-	return w.putBy(ctx, d, left, fmt.Errorf("%s for %s", why, left.Round(time.Millisecond)))
-}
-
 // putBy puts a question off of which everybody has heard that it is not asked now.
 func (w *Warmer) putBy(ctx context.Context, d aiData, left time.Duration, why error) error {
 	if d.noStore {
@@ -86,6 +68,10 @@ func (w *Warmer) lead(ctx context.Context, d aiData, lease cache.Lease) error {
 	there, _, err := w.present(ctx, d)
 	if err != nil || there {
 		return errors.Join(err, w.giveBack(ctx, lease, "the answer is there"))
+	}
+	// Under the lease: who waits for an answer that is being made hears nothing of this.
+	if err := w.notNow(d); err != nil {
+		return w.putOff(ctx, d, lease, err)
 	}
 	wanted, failed, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
 	switch {

@@ -82,6 +82,18 @@ type notNowError struct {
 
 func (e *notNowError) Error() string { return e.why + " for " + e.wait.Round(time.Second).String() }
 
+// notNow returns the *notNowError of a model that is left alone at the moment, if it is.
+func (w *Warmer) notNow(d aiData) error {
+	now := time.Now()
+	if left := w.pauses.left(d.model, now); left > 0 {
+		return &notNowError{why: "the model wants no calls", wait: left}
+	}
+	if left := w.breakers.left(d, now); left > 0 {
+		return &notNowError{why: "the model has failed too often", wait: left}
+	}
+	return nil
+}
+
 // mayCall takes the place that a call needs: of the breaker, and in the budgets. Its
 // error is a *notNowError, or one of Redis.
 func (w *Warmer) mayCall(ctx context.Context, d aiData) (cache.Spent, error) {
@@ -132,6 +144,16 @@ func (w *Warmer) settleSpent(ctx context.Context, held cache.Spent, usage cache.
 	}
 }
 
+// tellBusy gives the lease back, and tells those who wait when to ask again: of a
+// question for which nobody waits there is nothing to tell, since others' terms are better.
+func (w *Warmer) tellBusy(ctx context.Context, d aiData, lease cache.Lease, n *notNowError) error {
+	if d.warm {
+		w.letGo(ctx, lease)
+		return nil
+	}
+	return w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why))
+}
+
 // putOff decides what becomes of a question that is not asked now. The lease is held.
 func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err error) error {
 	var n *notNowError
@@ -148,8 +170,7 @@ func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err er
 		}
 		return fmt.Errorf("%w: %w", n, stream.LaterBy(min(n.wait, lookAgain)))
 	}
-	// Who asked is told when to ask again.
-	if err := w.giveBack(ctx, lease, cache.BusyReason(n.wait, n.why)); err != nil {
+	if err := w.tellBusy(ctx, d, lease, n); err != nil {
 		return err
 	}
 	if !n.budget {
