@@ -34,8 +34,9 @@ const (
 	lineNewest = "n"
 	lineJoined = "c"
 
-	// lineFor is how long the line of an answer that could not be made is remembered:
-	// longer than its event waits to be tried again, but where the model is away.
+	// lineFor is how long the line of an answer is remembered whose event is not done:
+	// longer than it waits to be tried again, but where the model is away, or the workers
+	// are. Every end of a question ends its line, so none is left of what failed for good.
 	lineFor = 24 * time.Hour
 )
 
@@ -78,6 +79,12 @@ func (a *Answers) Joined(ctx context.Context, key string) (int, error) {
 	}
 	n, _ := strconv.Atoi(joined.Val()) // where nobody has joined there is no number
 	return n, nil
+}
+
+// EndLine ends the line of an answer, where Settle and Drop do not. Call it with the lease
+// in hand, or where nobody holds it.
+func (a *Answers) EndLine(ctx context.Context, key string) error {
+	return a.write(ctx, "end a line", func(p redis.Pipeliner) { p.Del(ctx, a.store.keys.aiLine(key)) })
 }
 
 // newest returns the newest event of a line, or this one where that is newer.

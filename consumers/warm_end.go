@@ -8,6 +8,7 @@ import (
 	"errors"
 	"time"
 
+	"mythiccache/cache"
 	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
@@ -39,9 +40,36 @@ func (w *Warmer) conclude(e event.Event, d aiData, err error) error {
 	}
 	if d.deliveries >= most && (d.noStore || d.warm || e.Source == fromAPI) {
 		w.o.Log.Debug().Err(err).Str("key", d.key).Msg("question given up")
-		return w.drop(d, "failed")
+		return w.resign(d)
 	}
 	return stream.InStead(err, bare(e, d)...)
+}
+
+// givenUpFor is how long who looks for an answer is told that its question was given up,
+// unless somebody asks anew.
+const givenUpFor = 30 * time.Second
+
+// resign drops a question that has failed for the last time, and leaves nothing of it but
+// word for who asked. Where somebody else's is being made by now, word is for that to give.
+func (w *Warmer) resign(d aiData) error {
+	ctx, cancel := afterwards(context.Background())
+	defer cancel()
+	found, err := w.store.Inspect(ctx, w.o.View, d.key)
+	switch {
+	case err != nil || found.Holder != "":
+	case d.noStore:
+		err = w.answers.Settle(ctx, d.scope, d.key)
+	case d.warm:
+		err = w.answers.EndLine(ctx, d.key)
+	default:
+		const why = "the model has failed too often at it"
+		err = errors.Join(w.answers.Drop(ctx, d.scope, d.key, givenUpFor, why),
+			w.store.AnnounceFailure(ctx, w.o.View.Name, d.key, nil, cache.BusyReason(givenUpFor, why)))
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return w.drop(d, "failed")
 }
 
 // bare is what the dead letter of a question holds.

@@ -146,11 +146,15 @@ func endOf(err error, refusal *ModelError) string {
 }
 
 // remember keeps a failure for a moment. Where that fails, the model is asked once more.
+// One that is final is the end of all questions in the line.
 func (w *Warmer) remember(ctx context.Context, d aiData, f cache.Failure) {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
 	if err := w.answers.Fail(ctx, d.scope, d.key, f); err != nil {
 		w.o.Log.Warn().Err(err).Str("key", d.key).Msg("failure of the model not noted")
+	}
+	if f.Final {
+		w.note("a line not ended", d.key, w.answers.EndLine(ctx, d.key))
 	}
 }
 
