@@ -266,10 +266,11 @@ func TestWarmKeepsWhatCameToItsEnd(t *testing.T) {
 	for name, delta := range map[string]string{
 		"nulls": `"reasoning_content":null,"function_call":null,"tool_calls":null`, "empty": `"reasoning_content":"","annotations":[],"tool_calls":[]`,
 		"reasoning": `"reasoning_content":"Let me see."`, "spoken": `"audio":{"id":"a","data":"AA=="}`,
+		"calls": `"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]`,
 	} {
 		replies[name] = modelserver.Reply{Malformed: `{"id":"x","choices":[{"index":0,"delta":{"content":"",` + delta + `},"finish_reason":"stop"}]}`}
 	}
-	kept := []string{"whole", "function", "spoken"}
+	kept := []string{"whole", "function", "spoken", "calls"}
 	w.model.Respond(func(c modelserver.Call) modelserver.Reply { return replies[c.Prompt] })
 	warmer := w.warmer()
 	life := func(prompt string) time.Duration {

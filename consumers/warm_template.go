@@ -46,11 +46,12 @@ type TemplatesOptions struct {
 // has when the app sends it, so an answer that is there is not asked for again, however
 // often the event comes.
 type Templates struct {
-	o      TemplatesOptions
-	store  *cache.Store
-	loader *Loader
-	most   int         // questions of one event
-	wrong  atomic.Bool // PostgreSQL has refused a query, and nothing is asked
+	o       TemplatesOptions
+	store   *cache.Store
+	answers *cache.Answers
+	loader  *Loader
+	most    int         // questions of one event
+	wrong   atomic.Bool // PostgreSQL has refused a query, and nothing is asked
 }
 
 // Bounds of what one event makes.
@@ -63,7 +64,11 @@ const (
 // NewTemplates checks that each template's request can be asked, and in its scope. Its
 // errors join all mistakes, each with its place in the file.
 func NewTemplates(store *cache.Store, loader *Loader, o TemplatesOptions) (*Templates, error) {
-	return &Templates{o: o, store: store, loader: loader, most: rowsOfTemplate}, CheckTemplates(o.Templates, o.Models)
+	t := &Templates{o: o, store: store, loader: loader, most: rowsOfTemplate}
+	if store != nil { // else they are only to be checked
+		t.answers = store.NewAnswers(o.View)
+	}
+	return t, CheckTemplates(o.Templates, o.Models)
 }
 
 // CheckTemplates reports what of the templates cannot be asked of these models.
@@ -108,7 +113,7 @@ func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []e
 			if !template.Begins(e.Type, e.View, e.Data) {
 				continue
 			}
-			if why := t.void(b.messages[place], e); why != "" {
+			if why := t.void(e); why != "" {
 				t.o.Counts.count(template.Name, why)
 				continue
 			}
@@ -134,15 +139,11 @@ func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []e
 // void says why an event begins nothing; empty: it does. What is older than an answer
 // lasts has had its answers, or nobody has wanted them: streams that are read again, or
 // from their beginning, are not to be paid for once more.
-func (t *Templates) void(m *message.Message, e event.Event) string {
-	at := e.Time
-	if entry, ok := stream.EntryOf(m); ok && at.IsZero() {
-		at = entry.Added
-	}
+func (t *Templates) void(e event.Event) string {
 	switch {
 	case t.wrong.Load():
 		return "refused"
-	case !at.IsZero() && time.Since(at) > max(t.o.View.TTL, warmAge):
+	case !e.Time.IsZero() && time.Since(e.Time) > max(t.o.View.TTL, warmAge):
 		return "late"
 	}
 	return ""
@@ -173,10 +174,11 @@ func (t *Templates) ask(ctx context.Context, s *started) error {
 	return nil
 }
 
-// publish publishes the questions of some rows, but for those that are answered. Of
-// rows that make no question it returns why.
+// publish publishes the questions of some rows, but for those that are answered, or
+// asked already. Of rows that make no question it returns why.
 func (t *Templates) publish(ctx context.Context, s *started, rows [][]byte) (unfit []error, err error) {
 	var events []event.Event
+	var keys []string
 	for _, row := range rows {
 		key, e, err := t.question(s, row)
 		if err != nil {
@@ -184,14 +186,14 @@ func (t *Templates) publish(ctx context.Context, s *started, rows [][]byte) (unf
 			t.o.Counts.count(s.template.Name, "unfit")
 			continue
 		}
-		there, err := t.answered(ctx, key)
+		stands, err := t.standing(ctx, key)
 		switch {
 		case err != nil:
 			return unfit, err
-		case there:
-			t.o.Counts.count(s.template.Name, "there")
+		case stands != "":
+			t.o.Counts.count(s.template.Name, stands)
 		default:
-			events = append(events, e)
+			events, keys = append(events, e), append(keys, key)
 		}
 	}
 	if len(events) == 0 {
@@ -199,6 +201,9 @@ func (t *Templates) publish(ctx context.Context, s *started, rows [][]byte) (unf
 	}
 	if _, err := t.o.Publisher.Append(ctx, events...); err != nil {
 		return unfit, err
+	}
+	if err := t.answers.NoteAhead(ctx, min(warmAge, t.o.View.TTL), keys...); err != nil {
+		t.o.Log.Debug().Err(err).Msg("what was asked ahead is not noted")
 	}
 	for range events {
 		t.o.Counts.count(s.template.Name, "asked")
@@ -264,11 +269,21 @@ func scopeOf(t *view.Template, row []byte) (string, error) {
 	return *user, nil
 }
 
-// answered reports whether an answer is there already, as Warmer.present has it.
-func (t *Templates) answered(ctx context.Context, key string) (bool, error) {
+// standing says why an answer is not to be asked for; empty: it is. It is there, as
+// Warmer.present has it; or somebody makes it, or it was asked ahead so short a time ago
+// that its question may be still to come: events are repeated sooner than models answer.
+func (t *Templates) standing(ctx context.Context, key string) (string, error) {
 	found, err := t.store.Inspect(ctx, t.o.View, key)
-	if err != nil {
-		return false, err
+	switch {
+	case err != nil:
+		return "", err
+	case found.Status == cache.Hit || found.Status == cache.Stale && found.Why != cache.WhyStale:
+		return "there", nil
+	case found.Holder != "":
+		return "coming", nil
 	}
-	return found.Status == cache.Hit || found.Status == cache.Stale && found.Why != cache.WhyStale, nil
+	if ahead, err := t.answers.Ahead(ctx, key); err != nil || !ahead {
+		return "", err
+	}
+	return "coming", nil
 }

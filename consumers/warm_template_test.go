@@ -204,6 +204,42 @@ func TestTemplatesLetOldEventsBe(t *testing.T) {
 	}
 }
 
+// What is asked already is not asked again, however often its event comes before the
+// model has answered.
+func TestTemplatesAskOnceWhileTheModelThinks(t *testing.T) {
+	t.Parallel()
+	a := newAheads(t, greetings)
+	release := make(chan struct{})
+	a.model.Respond(func(modelserver.Call) modelserver.Reply { return modelserver.Reply{Hold: release} })
+	a.world.set("a", 3)
+	for range 5 { // nobody reads yet
+		a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	}
+	a.wants(t, "asked=3 coming=12 there=0")
+	ahead := a.client.Keys(t.Context(), "mythic:ai_line:*:ahead").Val()
+	if len(ahead) != 3 || a.length() != 3 {
+		t.Errorf("there are %d marks, and %d questions", len(ahead), a.length())
+	}
+	for _, mark := range ahead {
+		if life := a.client.PTTL(t.Context(), mark).Val(); life <= warmAge/2 || life > warmAge {
+			t.Errorf("it is noted for %s", life)
+		}
+	}
+	a.run(a.warmer())
+	for range 3 {
+		<-a.model.Arrived()
+	}
+	if err := a.client.Del(t.Context(), ahead...).Err(); err != nil { // as if users had asked
+		t.Fatal(err)
+	}
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	a.wants(t, "asked=3 coming=15 there=0")
+	close(release)
+	testserver.Eventually(t, "all are answered", a.settled)
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	a.wants(t, "asked=3 coming=15 there=3")
+}
+
 // What templates ask is bounded by the budget's part for it, and does not stand in the way
 // of who waits.
 func TestTemplatesGiveWay(t *testing.T) {
