@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -85,6 +86,15 @@ func (a *Answers) Joined(ctx context.Context, key string) (int, error) {
 // in hand, or where nobody holds it.
 func (a *Answers) EndLine(ctx context.Context, key string) error {
 	return a.write(ctx, "end a line", func(p redis.Pipeliner) { p.Del(ctx, a.store.keys.aiLine(key)) })
+}
+
+// Newest returns when the newest question of an answer's line was asked, or this one, which
+// is named by its stream entry, where that is newer.
+func (a *Answers) Newest(ctx context.Context, key, entry string) (time.Time, error) {
+	newest, err := a.newest(ctx, key, eventOrder(entry))
+	first, _, _ := strings.Cut(newest, "-")
+	ms, _ := strconv.ParseInt(first, 10, 64) // eventOrder has written it
+	return time.UnixMilli(ms), err
 }
 
 // newest returns the newest event of a line, or this one where that is newer.

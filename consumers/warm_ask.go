@@ -24,7 +24,7 @@ func (w *Warmer) ask(ctx context.Context, d aiData) error {
 		return err
 	}
 	if d.late(now) {
-		return w.forgo(ctx, d, "late")
+		return w.outlive(ctx, d)
 	}
 	if err := w.storable(ctx); err != nil {
 		return err

@@ -29,8 +29,12 @@ const fromAPI = "api"
 //
 //   - what failed for the last time is done where whoever asked has heard of it each time,
 //     or nobody waits. It is counted;
+//   - what an API process asked is not put off for longer than its asker can hear of it;
 //   - another's dead letter tells which answer could not be made, and not what was asked.
 func (w *Warmer) conclude(e event.Event, d aiData, err error) error {
+	if e.Source == fromAPI && errors.Is(err, stream.ErrLater) {
+		return w.stay(d, err)
+	}
 	if err == nil || errors.Is(err, stream.ErrPause) {
 		return err
 	}
@@ -43,6 +47,44 @@ func (w *Warmer) conclude(e event.Event, d aiData, err error) error {
 		return w.resign(d)
 	}
 	return stream.InStead(err, bare(e, d)...)
+}
+
+// askAge is how old a question of an API process may become that is put off: as long as it
+// counts as asked for. Who looks for it later is told that there is none.
+const askAge = 10 * time.Minute
+
+// stay has a question of an API process come back, unless it was put off for too long, and
+// so were those that have joined it.
+func (w *Warmer) stay(d aiData, putOff error) error {
+	if d.age(time.Now()) <= askAge {
+		return putOff
+	}
+	ctx, cancel := afterwards(context.Background())
+	defer cancel()
+	newest, err := w.answers.Newest(ctx, d.key, d.entry)
+	switch {
+	case err != nil:
+		return unavailable(err)
+	case time.Since(newest) <= askAge:
+		return putOff
+	}
+	return w.outlive(ctx, d)
+}
+
+// outlive drops a question that has become too old. Others' askers may wait for the same
+// answer, so what they are told stays as it is: the mark of this one's runs out by itself.
+func (w *Warmer) outlive(ctx context.Context, d aiData) error {
+	if d.noStore {
+		return w.forgo(ctx, d, "late")
+	}
+	found, err := w.store.Inspect(ctx, w.o.View, d.key)
+	if err == nil && found.Holder == "" {
+		err = w.answers.EndLine(ctx, d.key)
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return w.drop(d, "late")
 }
 
 // givenUpFor is how long who looks for an answer is told that its question was given up,

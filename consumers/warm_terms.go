@@ -60,9 +60,17 @@ func (d *aiData) late(now time.Time) bool {
 	case !d.warm:
 		return false
 	}
+	return d.age(now) > most
+}
+
+// age is how long ago the event came into the stream, or 0.
+func (d *aiData) age(now time.Time) time.Duration {
 	first, _, _ := strings.Cut(d.entry, "-")
 	ms, err := strconv.ParseInt(first, 10, 64)
-	return err == nil && now.Sub(time.UnixMilli(ms)) > most
+	if err != nil {
+		return 0
+	}
+	return now.Sub(time.UnixMilli(ms))
 }
 
 // drop leaves a question unanswered, and counts it. The event is done.
