@@ -60,7 +60,9 @@ type WarmerOptions struct {
 //
 // What has been a call of the model costs a delivery, unless the model was busy or this
 // process is stopped, so that no mishap is paid for without end. No prompt is ever
-// written to a log, a metric or an error, and none is left in a dead letter.
+// written to a log, a metric or an error, nor left in a dead letter; but for that of an event
+// whose fields could not be read, or that has killed whoever handled it, which is the
+// stream's and as it came.
 //
 // Questions for which nobody waits (warm) give way: they have fewer places, a share of
 // the budget, and are dropped, which is counted, where they would wait for long.
@@ -156,13 +158,14 @@ func (w *Warmer) Tell(m *message.Message) error {
 func needsNoModel(e event.Event) bool { return e.Type == event.AIAnswered || e.Type == event.AIForget }
 
 // asked handles a question.
-func (w *Warmer) asked(m *message.Message, e event.Event) error {
+func (w *Warmer) asked(m *message.Message, e event.Event) (err error) {
+	var data aiData
+	defer w.calm(e, &data, &err)
 	if e.Type != event.AIRequested {
-		return fmt.Errorf("no event of this type is known: %w", stream.ErrReject)
+		return unquoted(e, aiData{}, fmt.Errorf("no event of this type is known: %w", stream.ErrReject))
 	}
-	data, err := w.read(e, entryID(m, e))
-	if err != nil {
-		return fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject)
+	if data, err = w.read(e, entryID(m, e)); err != nil {
+		return unquoted(e, data, fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject))
 	}
 	if entry, ok := stream.EntryOf(m); ok {
 		data.deliveries = entry.Deliveries
@@ -171,15 +174,16 @@ func (w *Warmer) asked(m *message.Message, e event.Event) error {
 }
 
 // told handles what needs no model.
-func (w *Warmer) told(m *message.Message, e event.Event) error {
-	data, err := w.read(e, entryID(m, e))
-	if err != nil {
-		return fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject)
+func (w *Warmer) told(m *message.Message, e event.Event) (err error) {
+	var data aiData
+	defer w.calm(e, &data, &err)
+	if data, err = w.read(e, entryID(m, e)); err != nil {
+		return unquoted(e, data, fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject))
 	}
 	if e.Type == event.AIForget {
 		return w.forget(m.Context(), data)
 	}
-	return w.take(m.Context(), data)
+	return unquoted(e, data, w.take(m.Context(), data))
 }
 
 // entryID returns the id of the message's stream entry, which orders it among

@@ -1,6 +1,9 @@
 package consumers
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -250,6 +253,54 @@ func TestWarmLeavesNoPrompts(t *testing.T) {
 	}
 	if n := dropped(t, warmer, "failed"); n != 1 {
 		t.Errorf("%v were given up", n)
+	}
+}
+
+// panicking is a model that panics, and says what it was asked.
+type panicking struct{ Model }
+
+func (panicking) Answer(_ context.Context, request json.RawMessage, _ func(cache.FlowPart)) (cache.Answer, error) {
+	panic(string(request))
+}
+
+// Prompts are in no dead letter, whatever an event ends by; what is to be forgotten can be
+// read there.
+func TestWarmLeavesNoPromptsOfTheUnread(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	warmer := w.warmer(func(o *WarmerOptions) { o.Model = panicking{o.Model} })
+	w.run(warmer, func(o *stream.SubscriberOptions) { o.Backoff = time.Millisecond })
+	ai := func(kind, data string) event.Event {
+		return event.Event{Type: kind, Subject: "user_1", Time: time.Now(), Data: json.RawMessage(data)}
+	}
+	w.publish(
+		ai(event.AIRequested, `{"request":{"messages":[{"role":"user","content":"hush"}],"n":2}}`), ai(event.AIAnswered, `{"prompt":"hush"}`),
+		ai("ai.dreamt", `{"prompt":"hush"}`), ai(event.AIForget, `{"key":"k"}`), asked("user_1", "hush"),
+	)
+	testserver.Eventually(t, "all are dead", func() error {
+		if len(w.dead()) < 5 {
+			return errNotYet
+		}
+		return nil
+	})
+	letters, err := stream.NewDeadLetters(w.client, w.keys).List(t.Context(), stream.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope := sha256.Sum256([]byte("user_1"))
+	for _, l := range letters {
+		text, data := fmt.Sprint(l), l.Fields["data"]
+		switch {
+		case l.Type == event.AIForget:
+			if data != `{"key":"k"}` {
+				t.Errorf("of what is to be forgotten the letter tells %s", data)
+			}
+		case strings.Contains(text, "hush") || strings.Contains(text, "user_1") || !strings.Contains(data, hex.EncodeToString(scope[:])):
+			t.Errorf("the letter is %s", text)
+		}
+	}
+	if log := w.log.String(); strings.Contains(log, "hush") || !strings.Contains(log, "handler panicked: a string") {
+		t.Errorf("the log is %s", log)
 	}
 }
 
