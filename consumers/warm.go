@@ -160,7 +160,7 @@ func needsNoModel(e event.Event) bool { return e.Type == event.AIAnswered || e.T
 // asked handles a question.
 func (w *Warmer) asked(m *message.Message, e event.Event) (err error) {
 	var data aiData
-	defer w.calm(e, &data, &err)
+	defer func() { err = w.calm(e, data, recover(), err) }()
 	if e.Type != event.AIRequested {
 		return unquoted(e, aiData{}, fmt.Errorf("no event of this type is known: %w", stream.ErrReject))
 	}
@@ -176,7 +176,7 @@ func (w *Warmer) asked(m *message.Message, e event.Event) (err error) {
 // told handles what needs no model.
 func (w *Warmer) told(m *message.Message, e event.Event) (err error) {
 	var data aiData
-	defer w.calm(e, &data, &err)
+	defer func() { err = w.calm(e, data, recover(), err) }()
 	if data, err = w.read(e, entryID(m, e)); err != nil {
 		return unquoted(e, data, fmt.Errorf("%s: %w: %w", e.Type, err, stream.ErrReject))
 	}

@@ -23,16 +23,15 @@ func unquoted(e event.Event, d aiData, err error) error {
 	return stream.InStead(err, bare(e, d)...)
 }
 
-// calm is deferred by who handles an event. It makes a panic an error whose dead letter is
-// unquoted; d is what was read of the event by then.
-func (w *Warmer) calm(e event.Event, d *aiData, err *error) {
-	r := recover()
-	if r == nil {
-		return
+// calm makes an error, whose dead letter is unquoted, of what whoever handles an event has
+// panicked with, nil where it has not; d is what was read of the event by then.
+func (w *Warmer) calm(e event.Event, d aiData, panicked any, err error) error {
+	if panicked == nil {
+		return err
 	}
-	failure := fmt.Errorf("handler panicked: %s", panicText(r))
-	w.o.Log.Error().Err(failure).Bytes("stack", debug.Stack()).Str("type", e.Type).Msg("handler panicked")
-	*err = unquoted(e, *d, failure)
+	err = fmt.Errorf("handler panicked: %s", panicText(panicked))
+	w.o.Log.Error().Err(err).Bytes("stack", debug.Stack()).Str("type", e.Type).Msg("handler panicked")
+	return unquoted(e, d, err)
 }
 
 // panicText is what a panic says where the runtime has made it. Anybody else's may hold
