@@ -33,6 +33,7 @@ func TestRedisAwayUnderLoad(t *testing.T) {
 		{"frozen", s.redis.Freeze, s.redis.Thaw},
 		{"stopped", func() error { s.redis.Stop(); return nil }, func() error { return s.redis.Start(t.Context()) }},
 	} {
+		c.warm() // what has just been made for somebody who asked need not be in memory
 		if err := way.leave(); err != nil {
 			t.Fatal(err)
 		}
