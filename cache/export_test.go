@@ -17,9 +17,6 @@ func (r *Reader) Held() (entries int, bytes int64) { return r.near.held() }
 // Alone returns how many a reader has admitted without Redis.
 func (r *Reader) Alone() uint64 { return r.allowances.withoutRedis.Load() }
 
-// Waiting returns how many reads wait to be sent.
-func (r *Reader) Waiting() int { return len(r.pipeline.queue) }
-
 // Ahead returns how many admissions a reader holds that were taken ahead, over or not.
 func (r *Reader) Ahead(l *Limit) int {
 	k := limitKey{l.Rule, l.Caller}
