@@ -8,10 +8,15 @@ import (
 	"time"
 )
 
+// inChunks is the length of a body that says by itself where it ends.
+const inChunks = -1
+
 // gathered is how many bytes are sent at once. What would be more is not copied.
 const gathered = 16 << 10
 
-// answer is what a handler writes to. It gathers what is to be sent.
+// answer is what a handler writes to. It gathers what is to be sent. Of one without a
+// length, which goes out in chunks, it gathers all, so that it can be left to net/http to
+// its end.
 type answer struct {
 	conn    *conn
 	header  http.Header
@@ -19,8 +24,10 @@ type answer struct {
 	refused bool     // it is not the lane's
 	names   []string // of the header, in the order in which they are sent
 	text    []byte
-	length  int // of the body, as the header says it
+	length  int // of the body, as the header says it; inChunks
 	written int
+	open    bool // in chunks: the handler has not flushed all that it has said
+	part    bool // nor the chunk that it has written
 	err     error
 }
 
@@ -55,8 +62,12 @@ func (a *answer) sendable() bool {
 		return h["Content-Length"] == nil && h["Content-Type"] == nil
 	}
 	length := h["Content-Length"]
-	if len(length) != 1 || len(h["Content-Type"]) == 0 {
+	if len(h["Content-Type"]) == 0 || len(length) > 1 {
 		return false
+	}
+	if len(length) == 0 {
+		a.length, a.open = inChunks, true
+		return true
 	}
 	var err error
 	a.length, err = strconv.Atoi(length[0])
@@ -90,6 +101,9 @@ func (a *answer) appendHead(b []byte, now time.Time) []byte {
 	if a.conn.last() {
 		b = append(b, "Connection: close\r\n"...)
 	}
+	if a.length == inChunks {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	}
 	return append(b, "\r\n"...)
 }
 
@@ -115,22 +129,55 @@ func (a *answer) Write(body []byte) (int, error) {
 		return len(body), nil
 	case bodyless(a.status):
 		return 0, http.ErrBodyNotAllowed
+	case a.length == inChunks:
+		return a.chunk(body)
 	case len(body) > a.length-a.written:
 		return 0, http.ErrContentLength
 	case a.err != nil:
 		return 0, a.err
 	}
 	a.written += len(body)
-	if len(a.text)+len(body) <= gathered {
-		a.text = append(a.text, body...)
-		return len(body), nil
-	}
-	if a.send(); a.err != nil {
+	if a.add(body); a.err != nil {
 		return 0, a.err
 	}
-	var n int
-	n, a.err = a.conn.Write(body)
-	return n, a.err
+	return len(body), nil
+}
+
+// add adds to what is to be sent. What would be more than is gathered goes out at once.
+func (a *answer) add(body []byte) {
+	if len(a.text)+len(body) <= gathered {
+		a.text = append(a.text, body...)
+		return
+	}
+	if a.send(); a.err == nil {
+		_, a.err = a.conn.Write(body)
+	}
+}
+
+// chunk takes a part of a body in chunks. One that is not flushed net/http would put
+// together with the next, and of an answer that is not flushed at all say the length.
+func (a *answer) chunk(part []byte) (int, error) {
+	switch {
+	case a.part:
+		a.refused = true // nothing has gone out
+	case len(part) > 0:
+		a.part, a.open = true, true
+		a.text = strconv.AppendInt(a.text, int64(len(part)), 16)
+		a.text = append(a.text, "\r\n"...)
+		a.text = append(a.text, part...)
+		a.text = append(a.text, "\r\n"...)
+	}
+	return len(part), nil
+}
+
+// FlushError implements what http.ResponseController asks for. An answer in the lane is
+// whole in a moment, and goes out then.
+func (a *answer) FlushError() error {
+	if a.status == 0 {
+		a.WriteHeader(http.StatusOK)
+	}
+	a.open, a.part = false, false
+	return a.err
 }
 
 // send sends what has gathered.
@@ -143,8 +190,12 @@ func (a *answer) send() {
 
 // finish sends the rest, and reports whether there was an answer.
 func (a *answer) finish() (answered bool, err error) {
-	if a.status == 0 || a.refused {
+	if a.status == 0 || a.refused || a.open {
 		return false, nil
+	}
+	if a.length == inChunks {
+		a.text = append(a.text, "0\r\n\r\n"...)
+		a.written = inChunks // as long as it says
 	}
 	a.send()
 	if a.err == nil && !bodyless(a.status) && a.written != a.length {

@@ -79,15 +79,23 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.at == busy {
 		return c.Conn.Read(p)
 	}
-	for ours := c.at == waiting && len(p) == c.room; ; {
+	ours := c.at == waiting && len(p) == c.room
+	var before lead
+	for {
 		n, err := c.Conn.Read(p)
 		if ours && err == nil {
+			post := p[0] == 'P'
 			answered, broken := c.answer(p[:n])
-			if answered && broken == nil {
-				continue
-			}
-			if broken != nil {
+			switch {
+			case broken != nil:
 				n, err = 0, broken
+			case answered:
+				before.follows(post)
+				continue
+			default:
+				if n = before.pass(p[:n]); n == 0 {
+					continue
+				}
 			}
 		}
 		c.at = busy
@@ -95,14 +103,50 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// lead makes of line ends in front of a request what net/http would, had it read the
+// requests before: behind a POST it passes over four of them at most (RFC 9112, 2.2), and
+// else refuses the request. It does not know of those that the lane has answered.
+type lead struct {
+	answered bool // the request before, by the lane
+	spare    int  // line ends that are passed over
+}
+
+// follows notes what the lane has answered.
+func (l *lead) follows(post bool) {
+	*l = lead{answered: true}
+	if post {
+		l.spare = 4
+	}
+}
+
+// pass makes of what has come what net/http is to read, and returns how much that is.
+func (l *lead) pass(p []byte) int {
+	if !l.answered {
+		return len(p)
+	}
+	at := 0
+	for at < len(p) && l.spare > 0 && isLineEnd(p[at]) {
+		at++
+		l.spare--
+	}
+	n := copy(p, p[at:])
+	if n > 0 && isLineEnd(p[0]) {
+		p[0] = ' ' // it is no beginning either, and nobody passes over it
+	}
+	return n
+}
+
+func isLineEnd(c byte) bool { return c == '\r' || c == '\n' }
+
 // answer answers a request if it can. After an error the connection is of no more use.
 func (c *conn) answer(text []byte) (answered bool, err error) {
-	if !plausible(text) {
+	head, body := cutHead(text)
+	if head == nil {
 		return false, nil
 	}
 	t := c.lane.turn()
 	defer c.lane.done(t)
-	if !t.parse(text, c.lane.blank) {
+	if !t.parse(head, body, c.lane.blank) {
 		return false, nil
 	}
 	if !c.begin() {

@@ -87,8 +87,16 @@ func TestWhichRequestsTheLaneAnswers(t *testing.T) {
 			{"GET /odd/length HTTP/1.1\r\nHost: x\r\n\r\n", 200, 3},
 			{"GET /odd/type HTTP/1.1\r\nHost: x\r\n\r\n", 200, 3},
 			{plainGet, 200, 4}, // and what comes after one of net/http's
-			{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", 200, 4},
+			{"PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", 200, 4},
 			{plainGet, 200, 5},
+			{plainPost, 200, 6},
+			{plainPost, 200, 7},
+			{"POST /declined HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", 200, 7},
+			{"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", 200, 8},
+			{"GET /stream/long HTTP/1.1\r\nHost: x\r\n\r\n", 200, 9},
+			{"GET /odd/stream/late HTTP/1.1\r\nHost: x\r\n\r\n", 200, 9},
+			{"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n" + strings.Repeat("a", 4000), 200, 10},
+			{"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("a", 4096), 200, 10}, // longer than the buffer
 		} {
 			r, _ := c.ask(step.text)
 			synctest.Wait()

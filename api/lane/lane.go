@@ -24,7 +24,7 @@ type Lane struct {
 
 // New makes a lane in front of a server whose handler that is.
 func New(handler http.Handler) *Lane {
-	blank := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}
+	blank := &http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}
 	return &Lane{
 		handler: handler, blank: blank.WithContext(context.WithValue(context.Background(), inLane{}, true)),
 		leaving: map[*conn]struct{}{}, left: make(chan struct{}, 1),

@@ -1,41 +1,66 @@
 package lane
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
-// plausible reports whether it is worth looking at a text.
-func plausible(text []byte) bool {
-	const begin, end = "GET /", "\r\n\r\n"
-	n := len(text)
-	return n > len(begin)+len(end) && string(text[:len(begin)]) == begin && string(text[n-len(end):]) == end
+const endOfHead = "\r\n\r\n"
+
+// cutHead returns the head of what may be a request in the lane, up to the empty line,
+// and what is behind it; no head if that is not worth to be looked at.
+func cutHead(raw []byte) (head, body []byte) {
+	switch {
+	case bytes.HasPrefix(raw, []byte("GET /")):
+		if bytes.HasSuffix(raw, []byte(endOfHead)) {
+			return raw, nil
+		}
+	case bytes.HasPrefix(raw, []byte("POST /")):
+		if at := bytes.Index(raw, []byte(endOfHead)); at >= 0 {
+			at += len(endOfHead)
+			return raw[:at], raw[at:]
+		}
+	}
+	return nil, nil
 }
 
-// parse makes a request of a text, provided that it is exactly one of the form that
+// parse makes a request of what cutHead has found, provided that this is exactly one of the form that
 // the lane understands:
 //
-//	GET /path HTTP/1.1
+//	POST /path HTTP/1.1
 //	Host: example.com
 //	Authorization: Bearer abc
+//	Content-Length: 2
 //
-// The path has unreserved characters, colons, at signs and single slashes, and no query
-// follows. Each field is one that canonical knows and stands once, with a value of
-// visible characters and spaces between them. Host is among them; Connection, where it
-// is, says keep-alive. There is no body, since none of the fields could announce one.
-func (t *turn) parse(raw []byte, blank *http.Request) bool {
-	text := string(raw) // the one copy: everything in the request is a part of it
-	path, rest, _ := strings.Cut(text[len("GET "):], " ")
+//	{}
+//
+// The method is GET or POST. The path has unreserved characters, colons, at signs and
+// single slashes, and no query follows. Each field is one that canonical knows and stands
+// once, with a value of visible characters and spaces between them. Host is among them;
+// Connection, where it is, says keep-alive. A POST says how long its body is, in digits,
+// and all of that and nothing more is there. A GET has no body, since none of its fields
+// could announce one.
+//
+// The body is the text's own: it is gone when that is.
+func (t *turn) parse(head, body []byte, blank *http.Request) bool {
+	method, seen := http.MethodGet, postFields // as if these had been there, so that they must not be
+	if head[0] == 'P' {
+		method, seen = http.MethodPost, 0
+	}
+	text := string(head) // the one copy: all but the body is a part of it
+	path, rest, _ := strings.Cut(text[len(method)+len(" "):], " ")
 	rest, ok := strings.CutPrefix(rest, "HTTP/1.1\r\n")
 	if !ok || !plainPath(path) {
 		return false
 	}
 	r := t.request
 	*r = *blank
-	r.Header, r.URL, r.RequestURI = t.header, &t.url, path
+	r.Method, r.Header, r.URL, r.RequestURI = method, t.header, &t.url, path
 	t.url = url.URL{Path: path}
-	var seen uint32
 	for n := 0; rest != "\r\n"; n++ {
 		var line string
 		line, rest, ok = strings.Cut(rest, "\r\n")
@@ -57,11 +82,19 @@ func (t *turn) parse(raw []byte, blank *http.Request) bool {
 			if !strings.EqualFold(value, "keep-alive") {
 				return false
 			}
+		case contentLength:
+			if value != strconv.Itoa(len(body)) {
+				return false
+			}
 		}
 		t.values[n] = value
 		t.header[which] = t.values[n : n+1 : n+1]
 	}
-	return seen&host != 0
+	if len(body) > 0 {
+		t.body.left = body
+		r.Body, r.ContentLength = &t.body, int64(len(body))
+	}
+	return seen&host != 0 && seen&contentLength != 0
 }
 
 // visible reports whether a value is one that needs no thought.
@@ -106,3 +139,19 @@ func plain(c byte) bool {
 		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 	}
 }
+
+// body is what a handler reads of a request's.
+type body struct{ left []byte }
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	if len(b.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
+}
+
+// Close implements io.Closer.
+func (*body) Close() error { return nil }

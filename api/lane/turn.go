@@ -11,11 +11,12 @@ type turn struct {
 	url     url.URL
 	header  http.Header
 	values  [maxFields]string // of the header
+	body    body
 	answer
 }
 
 // maxFields is more than a request can have, each at most once.
-const maxFields = 32
+const maxFields = 64
 
 // maxKept is how many bytes of an answer a turn may hold on to.
 const maxKept = 64 << 10
@@ -31,6 +32,7 @@ func (l *Lane) turn() *turn {
 // done takes a turn back.
 func (l *Lane) done(t *turn) {
 	clear(t.header)
+	t.body.left = nil
 	clear(t.answer.header)
 	text := t.text[:0]
 	if cap(text) > maxKept {

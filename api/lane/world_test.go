@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -93,7 +94,11 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	if In(r.Context()) && strings.HasPrefix(r.URL.Path, "/declined") {
 		return
 	}
-	body, err := io.ReadAll(r.Body)
+	var body []byte
+	var err error
+	if !strings.HasPrefix(r.URL.Path, "/unread") {
+		body, err = io.ReadAll(r.Body)
+	}
 	said, _ := json.Marshal(map[string]any{
 		"method": r.Method, "url": fmt.Sprintf("%#v", *r.URL), "uri": r.RequestURI, "proto": []any{r.Proto, r.ProtoMajor, r.ProtoMinor},
 		"host": r.Host, "from": r.RemoteAddr, "header": r.Header, "length": r.ContentLength, "coding": r.TransferEncoding, "close": r.Close,
@@ -106,6 +111,9 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case strings.HasPrefix(r.URL.Path, "/stream"), strings.HasPrefix(r.URL.Path, "/odd/stream"):
+		stream(w, r.URL.Path, said)
+		return
 	case strings.HasPrefix(r.URL.Path, "/odd/length"):
 		h.Set("Content-Type", "text/plain")
 	case strings.HasPrefix(r.URL.Path, "/odd/type"):
@@ -127,9 +135,45 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	w.Write(said[len(said)/2:])
 }
 
+// stream answers without a length, in the ways that the path names.
+func stream(w http.ResponseWriter, path string, said []byte) {
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	write := func(flush bool, parts ...[]byte) {
+		for _, part := range parts {
+			w.Write(part)
+			if flush {
+				control.Flush()
+			}
+		}
+	}
+	half := len(said) / 2
+	switch path {
+	case "/stream/twice":
+		write(true, said[:half], said[half:])
+	case "/stream/long":
+		write(true, bytes.Repeat(said, 1+4*gathered/len(said)), nil, said)
+	case "/stream/nothing":
+		control.Flush()
+	case "/odd/stream/together":
+		write(false, said[:half], said[half:])
+		control.Flush()
+	case "/odd/stream/late": // the second part is not flushed
+		write(true, said[:half])
+		write(false, said[half:])
+	case "/odd/stream/never":
+		write(false, said)
+	case "/odd/stream/empty":
+		w.WriteHeader(http.StatusOK)
+	default:
+		write(true, said)
+	}
+}
+
 const (
-	plainGet = "GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
-	lastGet  = "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	plainGet  = "GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
+	plainPost = "POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
+	lastGet   = "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 )
 
 // hear collects what comes on a connection until it ends.
