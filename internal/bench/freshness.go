@@ -18,7 +18,7 @@ import (
 // idle measures what the program costs when nothing happens.
 func idle(ctx context.Context, s *system, out *tabwriter.Writer) error {
 	const period = 15 * time.Second
-	pid := s.program.Process.Pid
+	pid := s.face.PID()
 	before, err := gauge.CPU(pid)
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // freshness measures, at a steady rate of writes, how long after the commit
 // returned /books/my first answers with what was written.
 func freshness(ctx context.Context, s *system, out *tabwriter.Writer) error {
-	pool, err := pgxpool.New(ctx, s.postgres.URL("postgres"))
+	pool, err := pgxpool.New(ctx, s.Postgres.URL("postgres"))
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -100,9 +100,9 @@ func (s *system) followWrites(ctx context.Context, pool *pgxpool.Pool, rate int,
 func (s *system) followWrite(ctx context.Context, pool *pgxpool.Pool, n int) (time.Duration, error) {
 	user := fmt.Sprintf("user_%d", 1+rand.IntN(100))
 	title := fmt.Sprintf("write %d of %d", n, rand.Int64())
-	token, err := s.token(user)
+	token, err := s.Token(user)
 	if err != nil {
-		return 0, fmt.Errorf("sign: %w", err)
+		return 0, err
 	}
 	// Filled beforehand, so that the write has something to make stale.
 	if _, _, err := s.get(ctx, "/books/my", token); err != nil {

@@ -2,15 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 
 	"mythiccache/internal/bench/ai"
 	"mythiccache/internal/bench/api"
 	"mythiccache/internal/bench/capture"
+	"mythiccache/internal/bench/gauge"
 	"mythiccache/internal/bench/store"
 	"mythiccache/internal/bench/streams"
 	"mythiccache/internal/bench/watch"
@@ -28,49 +33,37 @@ func main() {
 
 // dispatch does what the first word says; without one it measures the whole program.
 func dispatch(ctx context.Context, args []string) error {
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		return inDirectory(func(dir string) error { return whole(ctx, dir) })
-	case args[0] == "api":
+	}
+	name, args := args[0], args[1:]
+	all := benchmarks()
+	switch run, known := all[name]; {
+	case known:
 		return inDirectory(func(dir string) error {
-			return api.Run(ctx, api.Options{Dir: dir, Program: program, Others: others, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
+			return run(ctx, gauge.Options{Dir: dir, Program: program, Names: args, Out: os.Stdout, Log: os.Stderr})
 		})
-	case len(args) == 4 && args[0] == api.BareCommand:
-		return api.Bare(ctx, args[1], args[2], args[3])
-	case len(args) == 1 && args[0] == api.LoadCommand:
+	// What benchmarks start as processes of their own.
+	case name == api.BareCommand && len(args) == 3:
+		return api.Bare(ctx, args[0], args[1], args[2])
+	case name == api.LoadCommand && len(args) == 0:
 		return api.Load(ctx, os.Stdin, os.Stdout)
-	case args[0] == "capture":
-		return inDirectory(func(dir string) error {
-			return capture.Run(ctx, capture.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
-		})
-	case args[0] == "ai":
-		return inDirectory(func(dir string) error {
-			return ai.Run(ctx, ai.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
-		})
-	case args[0] == "streams":
-		return inDirectory(func(dir string) error {
-			return streams.Run(ctx, streams.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
-		})
-	case args[0] == "store":
-		return inDirectory(func(dir string) error {
-			return store.Run(ctx, store.Options{Dir: dir, Program: program, Names: args[1:], Out: os.Stdout, Log: os.Stderr})
-		})
-	case len(args) == 1 && args[0] == "watch":
-		return inDirectory(func(dir string) error {
-			return watch.Run(ctx, watch.Options{Dir: dir, Program: program, Out: os.Stdout, Log: os.Stderr})
-		})
-	case len(args) == 3 && args[0] == capture.BareCommand:
-		return capture.Bare(ctx, args[1], args[2])
-	default:
-		return fmt.Errorf("%q is not known: give nothing, or ai, api, capture, store or streams and the names of figures, or watch", args)
+	case name == capture.BareCommand && len(args) == 2:
+		return capture.Bare(ctx, args[0], args[1])
+	}
+	names := slices.Sorted(maps.Keys(all))
+	return fmt.Errorf("%q is not known: give nothing, or one of %s and the names of figures", name, strings.Join(names, ", "))
+}
+
+// benchmarks are those of one part each, by the word that runs them.
+func benchmarks() map[string]func(context.Context, gauge.Options) error {
+	return map[string]func(context.Context, gauge.Options) error{
+		"ai": ai.Run, "api": api.Run, "capture": capture.Run, "store": store.Run, "streams": streams.Run, "watch": watch.Run,
 	}
 }
 
 // program is what is measured, as `make build` leaves it.
 const program = "bin/mythic-cache"
-
-// others is where the packages of those stand that the API is measured beside.
-const others = ".local/bench-api"
 
 // inDirectory gives do a directory that PostgreSQL's user may pass through, and
 // removes it.
@@ -87,12 +80,12 @@ func inDirectory(do func(dir string) error) error {
 }
 
 // whole measures the whole program, one thing after the other.
-func whole(ctx context.Context, dir string) error {
+func whole(ctx context.Context, dir string) (err error) {
 	s, err := startSystem(ctx, dir, program)
 	if err != nil {
 		return err
 	}
-	defer s.stop()
+	defer func() { err = errors.Join(err, s.Close(ctx)) }()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, measure := range []func(context.Context, *system, *tabwriter.Writer) error{idle, freshness} {
 		if err := measure(ctx, s, out); err != nil {

@@ -137,6 +137,9 @@ func (p *Postgres) URL(database string) string {
 // Dir returns the data directory.
 func (p *Postgres) Dir() string { return p.dir }
 
+// PID is the process id of the running postmaster.
+func (p *Postgres) PID() int { return p.process.cmd.Process.Pid }
+
 // Gone is closed when the running server has ended.
 func (p *Postgres) Gone() <-chan struct{} { return p.process.gone }
 

@@ -90,6 +90,9 @@ func (r *Redis) isOwn(ctx context.Context, client *redis.Client) error {
 // URL returns the address in the form of REDIS_URL.
 func (r *Redis) URL() string { return fmt.Sprintf("redis://127.0.0.1:%d/0", r.Port) }
 
+// PID is the process id of the running server.
+func (r *Redis) PID() int { return r.process.cmd.Process.Pid }
+
 // Gone is closed when the running server has ended.
 func (r *Redis) Gone() <-chan struct{} { return r.process.gone }
 

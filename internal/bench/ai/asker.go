@@ -21,7 +21,7 @@ type asker struct {
 }
 
 func (b *bed) dial(ctx context.Context) (*asker, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", b.address)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", b.api.Address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

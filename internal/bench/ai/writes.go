@@ -68,7 +68,7 @@ func (b *bed) follow(ctx context.Context, n int) ([]float64, error) {
 	if err == nil {
 		err = await(ctx, "all keys are fenced", func() error {
 			if n := left.Load(); n > 0 {
-				return errors.Join(fmt.Errorf("%d are not", n), b.alive())
+				return errors.Join(fmt.Errorf("%d are not", n), b.Alive())
 			}
 			return nil
 		})
@@ -91,7 +91,7 @@ func (b *bed) writeAll(ctx context.Context, writes []write, begun time.Time) err
 	ready.Add(writers)
 	for range writers {
 		done.Go(func() {
-			conn, err := pgx.Connect(ctx, b.postgres.URL("postgres"))
+			conn, err := pgx.Connect(ctx, b.Postgres.URL("postgres"))
 			ready.Done()
 			if err != nil {
 				failed <- fmt.Errorf("connect: %w", err)

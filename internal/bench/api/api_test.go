@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"mythiccache/internal/bench/gauge"
+	"mythiccache/internal/bench/process"
 	"mythiccache/internal/testserver"
 )
 
@@ -103,7 +104,7 @@ func TestAWireReadsAnswersOneAfterTheOther(t *testing.T) {
 // Both baselines send what we sent, to the letter.
 func TestBaselinesSendTheSample(t *testing.T) {
 	t.Parallel()
-	b := &bed{o: Options{Dir: t.TempDir()}, redis: testserver.NewRedis(t)}
+	b := &bed{Deployment: &process.Deployment{Redis: testserver.NewRedis(t)}, dir: t.TempDir()}
 	sent := reply{http.StatusOK, http.Header{"Etag": {`"x"`}, "Age": {"3"}, "Content-Type": {"application/json"}, "Date": {"then"}}, []byte(`{"runId":"bench"}`)}
 	file, err := b.leave(t.Context(), sent)
 	if err != nil {
@@ -117,7 +118,7 @@ func TestBaselinesSendTheSample(t *testing.T) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		t.Fatal(err)
 	}
-	client := b.redis.Client(t)
+	client := b.Redis.Client(t)
 	for name, server := range map[string]*bare{"memory": {sample: s, kept: []byte(s.Body)}, "redis": {sample: s, redis: client}} {
 		w := httptest.NewRecorder()
 		server.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))

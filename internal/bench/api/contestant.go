@@ -81,7 +81,7 @@ func (b *bed) field(ctx context.Context, names ...string) (*field, error) {
 		if len(names) > 0 && !slices.Contains(names, other.name) {
 			continue
 		}
-		if why := other.lacks(b); why != "" {
+		if why := other.lacks(); why != "" {
 			f.missing = append(f.missing, fmt.Sprintf("%s is left out: %s", other.name, why))
 			continue
 		}
@@ -107,9 +107,9 @@ func (f *field) named(name string) *contestant {
 }
 
 // ours is one of our faces as a contestant.
-func (b *bed) ours(name string, f *face, path string, header http.Header) *contestant {
+func (b *bed) ours(name string, f *process.Face, path string, header http.Header) *contestant {
 	return &contestant{
-		name: name, process: f.process, address: f.address, path: path, header: header, status: http.StatusOK, redisPID: b.redisPID,
+		name: name, process: f.Process, address: f.Address, path: path, header: header, status: http.StatusOK, redisPID: b.Redis.PID(),
 		ready: func(ctx context.Context) error {
 			_, err := b.kept(ctx, f, path, header)
 			return err
@@ -120,7 +120,7 @@ func (b *bed) ours(name string, f *face, path string, header http.Header) *conte
 // leave leaves the document where the others look for it: in Redis, and, with its
 // header, in a file.
 func (b *bed) leave(ctx context.Context, ours reply) (string, error) {
-	client, err := dial(b.redis.URL())
+	client, err := dial(b.Redis.URL())
 	if err != nil {
 		return "", err
 	}
@@ -135,7 +135,7 @@ func (b *bed) leave(ctx context.Context, ours reply) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write the document: %w", err)
 	}
-	file := filepath.Join(b.o.Dir, "sample.json")
+	file := filepath.Join(b.dir, "sample.json")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return "", fmt.Errorf("write the document: %w", err)
 	}
@@ -151,11 +151,11 @@ func (b *bed) startOther(ctx context.Context, o other, file string, header http.
 	if err != nil {
 		return nil, err
 	}
-	c := &contestant{name: o.name, address: fmt.Sprintf("127.0.0.1:%d", port), path: o.path, header: header, status: http.StatusOK, redisPID: b.redisPID}
-	if c.process, err = b.start(filepath.Base(o.log), o.environ, arguments...); err != nil {
+	c := &contestant{name: o.name, address: fmt.Sprintf("127.0.0.1:%d", port), path: o.path, header: header, status: http.StatusOK, redisPID: b.Redis.PID()}
+	if c.process, err = b.Start(filepath.Base(o.log), o.environ, arguments...); err != nil {
 		return nil, err
 	}
-	return c, b.answers(ctx, c.process, c.address, c.path, c.header)
+	return c, c.process.Answers(ctx, c.address, c.path, c.header)
 }
 
 func dial(url string) (*redis.Client, error) {

@@ -14,9 +14,13 @@ import (
 type other struct {
 	name, log, path string
 	environ         []string
-	lacks           func(*bed) string // what it lacks to run here; "": nothing
+	lacks           func() string // what it lacks to run here; "": nothing
 	command         func(b *bed, file string, port int) ([]string, error)
 }
+
+// othersDir is where others.sh puts the packages of those that it installs, as the
+// Makefile calls it.
+const othersDir = ".local/bench-api"
 
 // likeOurs is what the program sets by itself.
 var likeOurs = []string{"GOGC=200"}
@@ -41,7 +45,7 @@ var others = []other{
 	{name: ofPython, log: "fastapi", path: "/", lacks: lacksPython, command: pythonCommand},
 }
 
-func nothing(*bed) string { return "" }
+func nothing() string { return "" }
 
 func bareCommand(file string, port int, from string) ([]string, error) {
 	self, err := os.Executable()
@@ -51,7 +55,7 @@ func bareCommand(file string, port int, from string) ([]string, error) {
 	return []string{self, BareCommand, file, strconv.Itoa(port), from}, nil
 }
 
-func lacksWebdis(*bed) string {
+func lacksWebdis() string {
 	if _, err := exec.LookPath("webdis"); err != nil {
 		return "there is no webdis on PATH"
 	}
@@ -62,21 +66,21 @@ func lacksWebdis(*bed) string {
 // has, on this Redis, without a log of requests.
 func webdisCommand(b *bed, _ string, port int) ([]string, error) {
 	text, err := json.Marshal(map[string]any{
-		"redis_host": "127.0.0.1", "redis_port": b.redis.Port, "http_host": "127.0.0.1", "http_port": port,
-		"threads": 2, "pool_size": 20, "daemonize": false, "database": 0, "verbosity": 0, "logfile": filepath.Join(b.o.Dir, "webdis.requests"),
+		"redis_host": "127.0.0.1", "redis_port": b.Redis.Port, "http_host": "127.0.0.1", "http_port": port,
+		"threads": 2, "pool_size": 20, "daemonize": false, "database": 0, "verbosity": 0, "logfile": filepath.Join(b.dir, "webdis.requests"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configure webdis: %w", err)
 	}
-	return []string{"webdis", filepath.Join(b.o.Dir, "webdis.json")}, writeFile(filepath.Join(b.o.Dir, "webdis.json"), text)
+	return []string{"webdis", filepath.Join(b.dir, "webdis.json")}, writeFile(filepath.Join(b.dir, "webdis.json"), text)
 }
 
-func lacksNode(b *bed) string {
+func lacksNode() string {
 	if _, err := exec.LookPath("node"); err != nil {
 		return "there is no node on PATH"
 	}
 	for _, name := range []string{"fastify", "ioredis"} {
-		if _, err := os.Stat(filepath.Join(b.o.Others, "node_modules", name)); err != nil {
+		if _, err := os.Stat(filepath.Join(othersDir, "node_modules", name)); err != nil {
 			return "npm has not installed " + name
 		}
 	}
@@ -84,15 +88,15 @@ func lacksNode(b *bed) string {
 }
 
 // nodeCommand lays the program beside its packages, where node looks for them.
-func nodeCommand(b *bed, file string, port int) ([]string, error) {
-	program := filepath.Join(b.o.Others, "server.mjs")
+func nodeCommand(_ *bed, file string, port int) ([]string, error) {
+	program := filepath.Join(othersDir, "server.mjs")
 	return []string{"node", program, file, strconv.Itoa(port), bareKey}, writeFile(program, fastify)
 }
 
 // python is one that has what FastAPI needs: the system's, or that of the others'
 // packages; "" where neither does. The places are those of others.sh.
-func python(b *bed) string {
-	for _, program := range []string{"/usr/bin/python3", filepath.Join(b.o.Others, "venv", "bin", "python")} {
+func python() string {
+	for _, program := range []string{"/usr/bin/python3", filepath.Join(othersDir, "venv", "bin", "python")} {
 		if exec.Command(program, "-c", "import fastapi, uvicorn, uvloop, httptools, redis.asyncio").Run() == nil {
 			return program
 		}
@@ -100,16 +104,16 @@ func python(b *bed) string {
 	return ""
 }
 
-func lacksPython(b *bed) string {
-	if python(b) == "" {
+func lacksPython() string {
+	if python() == "" {
 		return "there is no Python that has fastapi, uvicorn, uvloop, httptools and redis"
 	}
 	return ""
 }
 
 func pythonCommand(b *bed, file string, port int) ([]string, error) {
-	program := filepath.Join(b.o.Dir, "fastapi_app.py")
-	return []string{python(b), program, file, strconv.Itoa(port), bareKey}, writeFile(program, fastapi)
+	program := filepath.Join(b.dir, "fastapi_app.py")
+	return []string{python(), program, file, strconv.Itoa(port), bareKey}, writeFile(program, fastapi)
 }
 
 func writeFile(name string, text []byte) error {

@@ -29,8 +29,8 @@ func outages(ctx context.Context, b *bed) ([]gauge.Line, error) {
 		name        string
 		leave, come func() error
 	}{
-		{"frozen", b.redis.Freeze, b.redis.Thaw},
-		{"stopped", func() error { b.redis.Stop(); return nil }, func() error { return b.redis.Start(ctx) }},
+		{"frozen", b.Redis.Freeze, b.Redis.Thaw},
+		{"stopped", func() error { b.Redis.Stop(); return nil }, func() error { return b.Redis.Start(ctx) }},
 	} {
 		o, err := b.outage(ctx, way.name, way.leave, way.come)
 		if err != nil {
@@ -72,7 +72,7 @@ func (b *bed) outage(ctx context.Context, name string, leave, come func() error)
 	}
 	wires := make([]wire, connections)
 	for i := range wires {
-		wires[i].address = b.near.address
+		wires[i].address = b.near.Address
 	}
 	defer func() {
 		for i := range wires {
@@ -117,7 +117,7 @@ func (o *outage) prepare(ctx context.Context, b *bed, name string) error {
 	}
 	for i := range o.questions {
 		q := &o.questions[i]
-		q.question = question(b.near.address, q.path, q.header)
+		q.question = question(b.near.Address, q.path, q.header)
 		if _, err := b.kept(ctx, b.near, q.path, q.header); err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func (o *outage) change(ctx context.Context, b *bed) error {
 			continue
 		}
 		run := q.path[len("/status/"):]
-		if _, err := b.conn.Exec(ctx, `SELECT mythic_cache.publish('run.progress', $1, jsonb_build_object('message', $2::text))`, run, o.message); err != nil {
+		if _, err := b.Conn.Exec(ctx, `SELECT mythic_cache.publish('run.progress', $1, jsonb_build_object('message', $2::text))`, run, o.message); err != nil {
 			return fmt.Errorf("change a run: %w", err)
 		}
 	}

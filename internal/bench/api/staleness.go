@@ -31,7 +31,7 @@ func staleness(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	runs, questions := make([]string, staleRuns), make([][]byte, staleRuns)
 	for i := range runs {
 		runs[i] = fmt.Sprintf("stale_%d", i)
-		questions[i] = question(b.near.address, "/status/"+runs[i], header)
+		questions[i] = question(b.near.Address, "/status/"+runs[i], header)
 	}
 	if err := b.begin(ctx, runs...); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func staleness(ctx context.Context, b *bed) ([]gauge.Line, error) {
 func (b *bed) changing(ctx context.Context, runs []string, questions [][]byte) error {
 	wires := make([]wire, connections)
 	for i := range wires {
-		wires[i].address = b.near.address
+		wires[i].address = b.near.Address
 	}
 	defer func() {
 		for i := range wires {
@@ -90,7 +90,7 @@ func (b *bed) changing(ctx context.Context, runs []string, questions [][]byte) e
 		case <-load:
 			return nil
 		case <-change.C:
-			_, err = b.conn.Exec(ctx, `SELECT mythic_cache.publish('run.progress', $1, jsonb_build_object('message', $2::text))`, runs[n%len(runs)], strconv.Itoa(n))
+			_, err = b.Conn.Exec(ctx, `SELECT mythic_cache.publish('run.progress', $1, jsonb_build_object('message', $2::text))`, runs[n%len(runs)], strconv.Itoa(n))
 		}
 	}
 	<-load
@@ -102,7 +102,7 @@ type buckets []struct{ most, n float64 }
 
 // behind reads what the API says of its memory.
 func (b *bed) behind(ctx context.Context) (buckets, error) {
-	got, err := get(ctx, b.near.address, "/metrics", nil)
+	got, err := get(ctx, b.near.Address, "/metrics", nil)
 	if err != nil {
 		return nil, err
 	}

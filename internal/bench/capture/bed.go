@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"mythiccache/internal/bench/gauge"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/stream"
 )
@@ -32,17 +32,13 @@ type bed struct {
 	client   *redis.Client
 	log      io.Writer
 	filled   rows
-	pids     servers
 
 	none, ours, bare *contestant
 }
 
-// servers are the process ids of PostgreSQL's postmaster and of Redis.
-type servers struct{ postmaster, redis int }
-
 // newBed starts servers that sync to disk as real ones do, and installs the
 // contestants. None of their processes runs yet.
-func newBed(ctx context.Context, o Options) (b *bed, err error) {
+func newBed(ctx context.Context, o gauge.Options) (b *bed, err error) {
 	b = &bed{dir: o.Dir, log: o.Log}
 	if b.program, err = copyProgram(o.Program, o.Dir); err != nil {
 		return nil, err
@@ -52,7 +48,7 @@ func newBed(ctx context.Context, o Options) (b *bed, err error) {
 	}
 	defer func() {
 		if err != nil {
-			b.close(ctx)
+			err = errors.Join(err, b.Close(ctx))
 		}
 	}()
 	b.postgres, err = testserver.StartPostgres(ctx, testserver.PostgresOptions{Dir: filepath.Join(o.Dir, "postgres"), Settings: map[string]string{
@@ -63,32 +59,29 @@ func newBed(ctx context.Context, o Options) (b *bed, err error) {
 		"logging_collector": "on", "log_destination": "jsonlog", "log_directory": "log", "log_timezone": "UTC",
 	}})
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	// An append-only file synced every second, which nobody rewrites in the middle of a round.
 	b.redis, err = testserver.StartRedis(ctx, testserver.RedisOptions{
 		Dir: filepath.Join(o.Dir, "redis"), Args: []string{"--auto-aof-rewrite-percentage", "0"},
 	})
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	options, err := redis.ParseURL(b.redis.URL())
 	if err != nil {
-		return nil, fmt.Errorf("the address of Redis: %w", err)
+		return b, fmt.Errorf("the address of Redis: %w", err)
 	}
 	options.ReadTimeout = time.Minute // a million entries take their time
 	b.client = redis.NewClient(options)
-	if b.pids, err = b.findServers(ctx); err != nil {
-		return nil, err
-	}
 	if b.none, err = b.newContestant(ctx, "none", "none:"); err != nil {
-		return nil, err
+		return b, err
 	}
 	if b.ours, err = b.newOurs(ctx); err != nil {
-		return nil, err
+		return b, err
 	}
 	if b.bare, err = b.newBare(ctx); err != nil {
-		return nil, err
+		return b, err
 	}
 	return b, nil
 }
@@ -105,27 +98,6 @@ func copyProgram(from, dir string) (string, error) {
 		return "", fmt.Errorf("copy the program: %w", err)
 	}
 	return to, nil
-}
-
-func (b *bed) findServers(ctx context.Context) (servers, error) {
-	text, err := os.ReadFile(filepath.Join(b.postgres.Dir(), "postmaster.pid"))
-	if err != nil {
-		return servers{}, fmt.Errorf("find the postmaster: %w", err)
-	}
-	first, _, _ := strings.Cut(string(text), "\n")
-	postmaster, err := strconv.Atoi(first)
-	if err != nil {
-		return servers{}, fmt.Errorf("find the postmaster: %w", err)
-	}
-	info, err := b.client.InfoMap(ctx, "server").Result()
-	if err != nil {
-		return servers{}, fmt.Errorf("ask Redis who it is: %w", err)
-	}
-	pid, err := strconv.Atoi(info["Server"]["process_id"])
-	if err != nil {
-		return servers{}, fmt.Errorf("ask Redis who it is: %w", err)
-	}
-	return servers{postmaster: postmaster, redis: pid}, nil
 }
 
 // newContestant makes a database with Mythic's tables.
@@ -202,21 +174,20 @@ func (b *bed) run(ctx context.Context, these ...*contestant) error {
 	return nil
 }
 
-// close ends all that was started, also where the context has ended.
-func (b *bed) close(ctx context.Context) {
+// Close ends all that was started, also where the context has ended.
+func (b *bed) Close(ctx context.Context) error {
+	var err error
 	for _, c := range b.all() {
 		if c == nil {
 			continue
 		}
-		if err := c.stop(); err != nil {
-			b.sayf("%v", err)
-		}
+		err = errors.Join(err, c.stop())
 		if c.conn != nil {
-			_ = c.conn.Close(context.WithoutCancel(ctx))
+			err = errors.Join(err, c.conn.Close(context.WithoutCancel(ctx)))
 		}
 	}
 	if b.client != nil {
-		_ = b.client.Close()
+		err = errors.Join(err, b.client.Close())
 	}
 	if b.redis != nil {
 		b.redis.Stop()
@@ -224,6 +195,7 @@ func (b *bed) close(ctx context.Context) {
 	if b.postgres != nil {
 		b.postgres.Stop()
 	}
+	return err
 }
 
 func (b *bed) sayf(format string, args ...any) {

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"mythiccache/internal/bench/gauge"
@@ -20,25 +19,5 @@ func figures() []gauge.Figure[*bed] {
 	}
 }
 
-// Options says what is measured, and with what.
-type Options struct {
-	Dir     string    // where servers may keep their data, on a disk like a real one's
-	Program string    // the program to measure
-	Names   []string  // of figures; all where there are none
-	Out     io.Writer // gets the table
-	Log     io.Writer // gets a sentence now and then, since it takes minutes
-}
-
 // Run measures the figures one after the other and prints one table.
-func Run(ctx context.Context, o Options) error {
-	chosen, err := gauge.Choose(figures(), o.Names)
-	if err != nil {
-		return err
-	}
-	b, err := newBed(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer b.close(ctx)
-	return gauge.Measure(ctx, chosen, b, o.Out, o.Log)
-}
+func Run(ctx context.Context, o gauge.Options) error { return gauge.Run(ctx, o, figures(), newBed) }

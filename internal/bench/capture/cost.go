@@ -21,10 +21,10 @@ type cost struct {
 func (b *bed) spent(ctx context.Context, c *contestant) (cost, error) {
 	var s cost
 	var err error
-	if s.postgres, err = gauge.FamilyCPU(b.pids.postmaster); err != nil {
+	if s.postgres, err = gauge.FamilyCPU(b.postgres.PID()); err != nil {
 		return s, err
 	}
-	if s.redis, err = gauge.CPU(b.pids.redis); err != nil {
+	if s.redis, err = gauge.CPU(b.redis.PID()); err != nil {
 		return s, err
 	}
 	if c.process == nil {

@@ -17,8 +17,8 @@ type Figure[B any] struct {
 	Measure func(context.Context, B) ([]Line, error)
 }
 
-// Choose returns the figures of those names, all where there are none.
-func Choose[B any](all []Figure[B], names []string) ([]Figure[B], error) {
+// choose returns the figures of those names, all where there are none.
+func choose[B any](all []Figure[B], names []string) ([]Figure[B], error) {
 	if len(names) == 0 {
 		return all, nil
 	}
@@ -37,9 +37,9 @@ func Choose[B any](all []Figure[B], names []string) ([]Figure[B], error) {
 	return chosen, nil
 }
 
-// Measure measures the figures one after the other and prints one table to out. It
+// measure measures the figures one after the other and prints one table to out. It
 // says to log what comes next, since it takes minutes.
-func Measure[B any](ctx context.Context, figures []Figure[B], bed B, out, log io.Writer) error {
+func measure[B any](ctx context.Context, figures []Figure[B], bed B, out, log io.Writer) error {
 	var table Table
 	for _, f := range figures {
 		fmt.Fprintf(log, "%s, some %s; the machine's load is %s\n", f.Name, f.Takes, Load())

@@ -2,8 +2,11 @@ package gauge_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,29 +71,64 @@ func TestTimeOfChildrenIsTheFamilys(t *testing.T) {
 	}
 }
 
+// bed is a number, and says when it is closed.
+type bed struct {
+	n      float64
+	closed *bool
+}
+
+var errClosed = errors.New("the bed does not close well")
+
+func (b bed) Close(context.Context) error {
+	*b.closed = true
+	return errClosed
+}
+
 func TestFiguresAreChosenByName(t *testing.T) {
-	figures := []gauge.Figure[int]{{Name: "one"}, {Name: "two"}, {Name: "three"}}
-	if all, err := gauge.Choose(figures, nil); err != nil || len(all) != 3 {
-		t.Errorf("%d figures without a name, %v", len(all), err)
+	var measured []string
+	var figures []gauge.Figure[bed]
+	for _, name := range []string{"one", "two", "three"} {
+		figures = append(figures, gauge.Figure[bed]{Name: name, Measure: func(context.Context, bed) ([]gauge.Line, error) {
+			measured = append(measured, name)
+			return nil, nil
+		}})
 	}
-	chosen, err := gauge.Choose(figures, []string{"three", "one"})
-	if err != nil || len(chosen) != 2 || chosen[0].Name != "three" || chosen[1].Name != "one" {
-		t.Errorf("%v, %v; want three and one", chosen, err)
-	}
-	if _, err := gauge.Choose(figures, []string{"tow"}); err == nil || !strings.Contains(err.Error(), "one, two, three") {
-		t.Errorf("%v; want an error that names the figures", err)
+	for _, c := range []struct {
+		asked, want []string
+		wrong       string
+	}{
+		{asked: nil, want: []string{"one", "two", "three"}},
+		{asked: []string{"three", "one"}, want: []string{"three", "one"}},
+		{asked: []string{"one", "tow"}, wrong: "one, two, three"},
+	} {
+		measured = nil
+		made, closed := false, false
+		err := gauge.Run(t.Context(), gauge.Options{Names: c.asked, Out: io.Discard, Log: io.Discard}, figures, func(context.Context, gauge.Options) (bed, error) {
+			made = true
+			return bed{closed: &closed}, nil
+		})
+		if !slices.Equal(measured, c.want) || made != closed || made != (c.wrong == "") {
+			t.Errorf("%v: measured %v; a bed was made: %t, closed: %t", c.asked, measured, made, closed)
+		}
+		if c.wrong == "" && !errors.Is(err, errClosed) || c.wrong != "" && !strings.Contains(err.Error(), c.wrong) {
+			t.Errorf("%v: %v", c.asked, err)
+		}
 	}
 }
 
 func TestAMissedFigureIsNoError(t *testing.T) {
 	var out, log strings.Builder
-	figures := []gauge.Figure[int]{{Name: "bed", Measure: func(_ context.Context, bed int) ([]gauge.Line, error) {
+	figures := []gauge.Figure[bed]{{Name: "bed", Measure: func(_ context.Context, b bed) ([]gauge.Line, error) {
 		return []gauge.Line{
-			{Figure: "reaches", Reach: "≥ 1", Measured: gauge.Spread("%.0f", []float64{float64(bed), 1, 9}), Reached: true},
+			{Figure: "reaches", Reach: "≥ 1", Measured: gauge.Spread("%.0f", []float64{b.n, 1, 9}), Reached: true},
 			{Figure: "misses", Reach: "≥ 9", Measured: "2", Baseline: "3", Ratio: "0.7", Notes: []string{"why"}},
 		}, nil
 	}}}
-	if err := gauge.Measure(t.Context(), figures, 7, &out, &log); err != nil {
+	closed := false
+	err := gauge.Run(t.Context(), gauge.Options{Out: &out, Log: &log}, figures, func(context.Context, gauge.Options) (bed, error) {
+		return bed{n: 7, closed: &closed}, nil
+	})
+	if err.Error() != errClosed.Error() {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"reaches  ≥ 1       7 (1–9)", "–                  –      yes", "misses   ≥ 9       2                  3", "0.7    missed", "\nmisses\n  why\n"} {

@@ -1,8 +1,10 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +14,7 @@ import (
 	"mythiccache/internal/testserver"
 )
 
-// patience bounds the wait for a process's end.
+// patience bounds the wait for a process's end, and for its first good answer.
 const patience = 2 * time.Minute
 
 // Process is a program that runs.
@@ -53,6 +55,34 @@ func (p *Process) Alive() error {
 	default:
 		return nil
 	}
+}
+
+// Answers waits until the process answers a request with 200.
+func (p *Process) Answers(ctx context.Context, address, path string, header http.Header) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	if header != nil {
+		r.Header = header
+	}
+	said := ""
+	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(2 * time.Millisecond) {
+		answer, err := http.DefaultClient.Do(r)
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+			said = answer.Status
+		} else {
+			said = err.Error()
+		}
+		if err := errors.Join(p.Alive(), ctx.Err()); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s%s does not become good: %s; its process said: %s", address, path, said, p.Said())
 }
 
 // Said returns the end of what the process printed.

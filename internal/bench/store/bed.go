@@ -13,6 +13,7 @@ import (
 	"mythiccache/cache"
 	"mythiccache/cache/version"
 	"mythiccache/cache/view"
+	"mythiccache/internal/bench/gauge"
 	"mythiccache/internal/testserver"
 )
 
@@ -25,7 +26,7 @@ const (
 
 // bed is one Redis, a store and a bare client of it.
 type bed struct {
-	o      Options
+	o      gauge.Options
 	redis  *testserver.Redis
 	client *redis.Client
 	store  *cache.Store
@@ -34,7 +35,7 @@ type bed struct {
 
 // newBed starts a Redis without an append-only file: what it costs is the same for
 // all, and hides what differs.
-func newBed(ctx context.Context, o Options) (*bed, error) {
+func newBed(ctx context.Context, o gauge.Options) (*bed, error) {
 	server, err := testserver.StartRedis(ctx, testserver.RedisOptions{Dir: filepath.Join(o.Dir, "redis"), Args: []string{"--appendonly", "no"}})
 	if err != nil {
 		return nil, err
@@ -44,12 +45,13 @@ func newBed(ctx context.Context, o Options) (*bed, error) {
 		b.store, err = newStore(server, prefix)
 	}
 	if err != nil {
-		return nil, errors.Join(err, b.close())
+		return nil, errors.Join(err, b.Close(ctx))
 	}
 	return b, nil
 }
 
-func (b *bed) close() error {
+// Close ends the server.
+func (b *bed) Close(context.Context) error {
 	var err error
 	if b.store != nil {
 		err = b.store.Close()

@@ -75,7 +75,7 @@ func (f *follower) wait(ctx context.Context) error {
 	case <-f.all:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%d of %d entries and fences never came: %w; %w", f.left.Load(), 2*len(f.writes), context.Cause(ctx), f.w.process.Alive())
+		return fmt.Errorf("%d of %d entries and fences never came: %w; %w", f.left.Load(), 2*len(f.writes), context.Cause(ctx), f.w.Alive())
 	}
 }
 
@@ -107,7 +107,7 @@ func (f *follower) write(ctx context.Context, rate int) error {
 // commitAll makes the writes that are due, on one connection.
 func (f *follower) commitAll(ctx context.Context, due <-chan int, ready *sync.WaitGroup) error {
 	update := "UPDATE books SET title = 'at ' || clock_timestamp() WHERE id = " + fmt.Sprintf(id, "$1::int")
-	conn, err := pgx.Connect(ctx, f.w.url)
+	conn, err := pgx.Connect(ctx, f.w.Postgres.URL("postgres"))
 	if err == nil {
 		defer conn.Close(context.WithoutCancel(ctx))
 		_, err = conn.Prepare(ctx, update, update)

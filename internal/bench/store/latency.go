@@ -31,7 +31,7 @@ func latency(ctx context.Context, b *bed) (lines []gauge.Line, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, w.close(ctx)) }()
+	defer func() { err = errors.Join(err, w.Close(ctx)) }()
 	if _, err := w.follow(ctx, 200, b.seconds(3)); err != nil { // until all of it is warm
 		return nil, err
 	}

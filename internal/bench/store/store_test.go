@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"mythiccache/internal/bench/gauge"
 )
 
 // Each figure can be measured, over a hundredth of its keys: what they are is not
@@ -18,7 +20,7 @@ func TestFiguresCanBeMeasured(t *testing.T) {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
 			var out, log strings.Builder
-			if err := Run(t.Context(), Options{Dir: t.TempDir(), Names: []string{f.Name}, Once: true, Out: &out, Log: &log}); err != nil {
+			if err := Run(t.Context(), gauge.Options{Dir: t.TempDir(), Names: []string{f.Name}, Once: true, Out: &out, Log: &log}); err != nil {
 				t.Fatal(err)
 			}
 			if table := out.String(); strings.Count(table, "\n") < 2 || strings.Contains(table, "NaN") {

@@ -4,28 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 
 	"github.com/redis/go-redis/v9"
 
+	"mythiccache/internal/bench/gauge"
 	"mythiccache/internal/testserver"
 	"mythiccache/producers/stream"
 )
 
-// Options says what is measured, and with what.
-type Options struct {
-	Dir     string    // where servers may keep their data
-	Program string    // the program whose memory is measured
-	Names   []string  // of figures; all where there are none
-	Out     io.Writer // gets the table
-	Log     io.Writer // gets a sentence now and then, since it takes minutes
-	Once    bool      // each contestant once, with a hundredth of the events: to try that it works
-}
-
 // bed is one Redis and what is measured on it.
 type bed struct {
-	o      Options
+	o      gauge.Options
 	redis  *testserver.Redis
 	client *redis.Client
 	groups int
@@ -35,7 +25,7 @@ const prefix = "bench:"
 
 // newBed starts a Redis without an append-only file: what it costs is the same for
 // all, and hides what differs.
-func newBed(ctx context.Context, o Options) (*bed, error) {
+func newBed(ctx context.Context, o gauge.Options) (*bed, error) {
 	server, err := testserver.StartRedis(ctx, testserver.RedisOptions{Dir: filepath.Join(o.Dir, "redis"), Args: []string{"--appendonly", "no"}})
 	if err != nil {
 		return nil, err
@@ -48,7 +38,8 @@ func newBed(ctx context.Context, o Options) (*bed, error) {
 	return b, nil
 }
 
-func (b *bed) close() error {
+// Close ends the server.
+func (b *bed) Close(context.Context) error {
 	err := b.client.Close()
 	b.redis.Stop()
 	return err

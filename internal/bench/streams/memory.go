@@ -29,14 +29,8 @@ func memory(ctx context.Context, b *bed) ([]gauge.Line, error) {
 	}
 	defer postgres.Stop()
 	environ := append(os.Environ(), "DATABASE_URL="+postgres.URL("postgres"), "REDIS_URL="+b.redis.URL(), "CACHE_PREFIX="+prefix, "LOG_FORMAT=json")
-	for _, args := range [][]string{{"demo", "load"}, {"migrate", "up"}} {
-		p, err := process.Start(filepath.Join(b.o.Dir, "prepare.log"), environ, append([]string{b.o.Program}, args...)...)
-		if err != nil {
-			return nil, err
-		}
-		if err := p.Succeed(); err != nil {
-			return nil, err
-		}
+	if err := process.Prepare(filepath.Join(b.o.Dir, "prepare.log"), b.o.Program, environ); err != nil {
+		return nil, err
 	}
 	if err := errors.Join(b.empty(ctx), b.fill(ctx, topic, waitingEvents, 100_000, stream.WirePlain)); err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package streams
 
 import (
 	"context"
-	"errors"
 	"runtime/debug"
 	"time"
 
@@ -21,16 +20,8 @@ func figures() []gauge.Figure[*bed] {
 }
 
 // Run measures the figures one after the other and prints one table.
-func Run(ctx context.Context, o Options) error {
-	chosen, err := gauge.Choose(figures(), o.Names)
-	if err != nil {
-		return err
-	}
+func Run(ctx context.Context, o gauge.Options) error {
 	// As the program does, for all contestants alike.
 	defer debug.SetGCPercent(debug.SetGCPercent(200))
-	b, err := newBed(ctx, o)
-	if err != nil {
-		return err
-	}
-	return errors.Join(gauge.Measure(ctx, chosen, b, o.Out, o.Log), b.close())
+	return gauge.Run(ctx, o, figures(), newBed)
 }

@@ -50,12 +50,12 @@ func (c *crowd) join(ctx context.Context, b *bed) error {
 
 // open opens one stream, again where the run had not got to the cache in time.
 func (c *crowd) open(ctx context.Context, b *bed, n int) error {
-	token, err := b.token(n / perUser)
+	token, err := b.Token(fmt.Sprintf("user_%d", n/perUser))
 	if err != nil {
 		return err
 	}
 	for begun := time.Now(); ; {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", b.address)
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", b.api.Address)
 		if err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
@@ -72,7 +72,7 @@ func (c *crowd) open(ctx context.Context, b *bed, n int) error {
 		}
 		conn.Close()
 		known := answer.StatusCode != http.StatusServiceUnavailable && answer.StatusCode != http.StatusNotFound
-		if known || time.Since(begun) > patience {
+		if known || time.Since(begun) > time.Minute {
 			return fmt.Errorf("a stream is answered with %s", answer.Status)
 		}
 		time.Sleep(50 * time.Millisecond) // the run has not got so far yet

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"mythiccache/internal/bench/gauge"
@@ -21,23 +20,12 @@ const (
 	mostMemory = 30.0  // kB
 )
 
-// Options says with what it is measured.
-type Options struct {
-	Dir     string    // where servers may keep their data
-	Program string    // what is measured
-	Out     io.Writer // gets the table
-	Log     io.Writer // gets a sentence now and then
+func figures() []gauge.Figure[*bed] {
+	return []gauge.Figure[*bed]{{Name: "push", Takes: time.Minute, Measure: push}}
 }
 
-// Run measures and prints one table.
-func Run(ctx context.Context, o Options) error {
-	b, err := newBed(ctx, o)
-	if err != nil {
-		return err
-	}
-	figure := gauge.Figure[*bed]{Name: "push", Takes: time.Minute, Measure: push}
-	return errors.Join(gauge.Measure(ctx, []gauge.Figure[*bed]{figure}, b, o.Out, o.Log), b.close(ctx))
-}
+// Run measures the figures one after the other and prints one table.
+func Run(ctx context.Context, o gauge.Options) error { return gauge.Run(ctx, o, figures(), newBed) }
 
 // push has all watch, and then changes what they watch.
 func push(ctx context.Context, b *bed) ([]gauge.Line, error) {
