@@ -125,15 +125,12 @@ func TestAdmissionsKeepToTheRate(t *testing.T) {
 	}
 }
 
-// TestWhatIsOutDoesNotFillUpAgain asks for all that is allowed while another process
-// still has some in hand. Had the rest filled up meanwhile, both together would have
-// more than is allowed at once.
-func TestWhatIsOutDoesNotFillUpAgain(t *testing.T) {
-	t.Parallel()
-	s := newStore(t, testserver.NewRedis(t), cache.Options{})
-	// One each 200 ms, 200 at once; what is taken ahead is good for a second.
-	limit := cache.Limit{Rule: "r", Count: 200, Per: 40 * time.Second}
-	take := func(asked, later int) int {
+// taker takes for a caller who is allowed one each 200 ms, 200 at once; what he takes ahead
+// is good for a second.
+func taker(t *testing.T, s *cache.Store, caller string) func(asked, later int) int {
+	t.Helper()
+	limit := cache.Limit{Caller: caller, Rule: "r", Count: 200, Per: 40 * time.Second}
+	return func(asked, later int) int {
 		t.Helper()
 		n, err := s.TakeAhead(t.Context(), limit, asked, later)
 		if err != nil {
@@ -141,8 +138,16 @@ func TestWhatIsOutDoesNotFillUpAgain(t *testing.T) {
 		}
 		return n
 	}
+}
+
+// TestWhatIsOutDoesNotFillUpAgain asks for all that is allowed while another process
+// still has some in hand. Had the rest filled up meanwhile, both together would have
+// more than is allowed at once.
+func TestWhatIsOutDoesNotFillUpAgain(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
 	for attempt := range 10 {
-		limit.Caller = strconv.Itoa(attempt)
+		take := taker(t, s, strconv.Itoa(attempt))
 		begun := time.Now()
 		if n := take(1, 20); n != 21 {
 			t.Fatalf("%d of 21", n)
@@ -156,7 +161,7 @@ func TestWhatIsOutDoesNotFillUpAgain(t *testing.T) {
 			t.Errorf("%d beside the 20 that are out", n)
 		}
 		// Redis forgets what is out once it is over.
-		limit.Caller += " later"
+		take = taker(t, s, strconv.Itoa(attempt)+" later")
 		take(1, 20)
 		<-time.After(2100 * time.Millisecond)
 		if n := take(200, 0); n <= 180 {
@@ -209,18 +214,8 @@ func TestALimitHoldsWithoutRedis(t *testing.T) {
 func TestWhatIsOutIsKeptFromTheNextToo(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, testserver.NewRedis(t), cache.Options{})
-	// One each 200 ms, 200 at once; what is taken ahead is good for a second.
-	limit := cache.Limit{Rule: "r", Count: 200, Per: 40 * time.Second}
-	take := func(asked, later int) int {
-		t.Helper()
-		n, err := s.TakeAhead(t.Context(), limit, asked, later)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
 	for attempt := range 10 {
-		limit.Caller = strconv.Itoa(attempt)
+		take := taker(t, s, strconv.Itoa(attempt))
 		begun := time.Now()
 		take(1, 20)
 		<-time.After(800 * time.Millisecond)
