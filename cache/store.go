@@ -54,7 +54,7 @@ type Store struct {
 	budgets  twoScripts
 	peer     peer
 	near     atomic.Pointer[near] // of the Reader, where there is one that keeps entries
-	counts   counts
+	counts   *counts
 	seals    seals
 	took     *prometheus.HistogramVec
 	log      zerolog.Logger
@@ -99,6 +99,7 @@ func New(dial Dial, o Options) (*Store, error) {
 		flows:    flows,
 		lines:    lines,
 		budgets:  budgets,
+		counts:   &counts{},
 		seals:    newSeals(o.AIKeys),
 		took:     newTook(),
 		log:      o.Log,
@@ -110,6 +111,23 @@ func New(dial Dial, o Options) (*Store, error) {
 		return nil, fmt.Errorf("cache: dial redis: %w", err)
 	}
 	return s, nil
+}
+
+// Apart makes a store that does the same over connections of its own, for who may have
+// much to do at once: none of it keeps what s does waiting for a connection, nor is more of
+// it on its way to Redis, where all wait for one another, than those connections carry. It
+// counts with s, has no Reader's memory, and is closed by itself.
+func (s *Store) Apart(dial Dial) (*Store, error) {
+	apart := &Store{
+		keys: s.keys, dial: dial, staleFor: s.staleFor, fenceTTL: s.fenceTTL,
+		scripts: s.scripts, flows: s.flows, lines: s.lines, budgets: s.budgets,
+		counts: s.counts, seals: s.seals, took: s.took, log: s.log,
+	}
+	var err error
+	if apart.client, err = dial(apart.onConnect); err != nil {
+		return nil, fmt.Errorf("cache: dial redis: %w", err)
+	}
+	return apart, nil
 }
 
 // Close closes the connections. Waiters must have ended.

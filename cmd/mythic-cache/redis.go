@@ -66,6 +66,19 @@ const (
 	connLifetimeJitter = time.Minute // or all would be made anew at once
 )
 
+// narrow is the same place for a component that has no more commands on their way at once,
+// pipelines included, which have connections of their own otherwise.
+func (t redisTarget) narrow(connections int) redisTarget {
+	if t.failover != nil {
+		o := *t.failover
+		o.PoolSize, o.PipelinePoolSize = connections, -1
+		return redisTarget{failover: &o}
+	}
+	o := *t.single
+	o.PoolSize, o.PipelinePoolSize = connections, -1
+	return redisTarget{single: &o}
+}
+
 // dial makes one component's own client; onConnect runs on each of its new
 // connections. What is sent may be sent again, three times where the URL does not say
 // otherwise (max_retries), when its reply is lost: all that we send bears that.

@@ -37,3 +37,30 @@ func TestConnectionsToRedisDoNotLiveForEver(t *testing.T) {
 		}
 	}
 }
+
+// TestNarrowIsHowManyCommandsAreOnTheirWay whether they travel alone or together.
+func TestNarrowIsHowManyCommandsAreOnTheirWay(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"redis://localhost:1", "redis://localhost:1?master_name=m"} {
+		target, err := parseRedisURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := target.narrow(3).dial(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		if o := client.(*redis.Client).Options(); o.PoolSize != 3 || o.PipelinePoolSize >= 0 {
+			t.Errorf("%s: %d connections, and %d for pipelines", url, o.PoolSize, o.PipelinePoolSize)
+		}
+		wide, err := target.dial(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { wide.Close() })
+		if o := wide.(*redis.Client).Options(); o.PoolSize == 3 {
+			t.Errorf("%s: the narrow one has made the wide one narrow", url)
+		}
+	}
+}

@@ -35,6 +35,7 @@ const (
 	connections   = 16
 	runsInFlight  = 32
 	asksInFlight  = 64
+	asksAtRedis   = 2 // of those, of which many begin and end at once: who invalidates would wait behind them
 	tellsInFlight = 16
 	loadBatch     = 64
 	fillBatches   = 2 * connections
@@ -250,11 +251,16 @@ func (w *worker) addWarmer(schema *schemaGate, loader *consumers.Loader) error {
 	if err != nil {
 		return err
 	}
-	counts, err := w.addTemplates(schema, loader, consumers.TemplatesOptions{View: answers, Models: models, Provider: model.Name()})
+	store, err := w.store.Apart(w.redis.narrow(asksAtRedis).dial)
 	if err != nil {
 		return err
 	}
-	warmer, err := consumers.NewWarmer(w.store, consumers.WarmerOptions{
+	w.closers = append(w.closers, store.Close)
+	counts, err := w.addTemplates(schema, loader, store, consumers.TemplatesOptions{View: answers, Models: models, Provider: model.Name()})
+	if err != nil {
+		return err
+	}
+	warmer, err := consumers.NewWarmer(store, consumers.WarmerOptions{
 		View: answers, Model: model, Models: models, Templates: counts,
 		KeepTruncated: w.AICacheTruncated, Budgets: w.budgets, Account: w.ai, Metrics: w.metrics, Log: w.log,
 	})

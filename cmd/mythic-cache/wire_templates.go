@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"mythiccache/cache"
 	"mythiccache/cache/view"
 	"mythiccache/consumers"
 	"mythiccache/producers/event"
@@ -72,7 +73,9 @@ func variables(environment map[string]string) func(name string) (string, bool) {
 // PostgreSQL has judged their queries. While it refuses one, what would begin templates is
 // passed over: streams that stood still would not be trimmed, and asking ahead is worth no
 // full Redis. Nor is the process unready for that; log, metric and doctor say it.
-func (w *worker) addTemplates(schema *schemaGate, loader *consumers.Loader, o consumers.TemplatesOptions) (*consumers.TemplateCounts, error) {
+func (w *worker) addTemplates(
+	schema *schemaGate, loader *consumers.Loader, store *cache.Store, o consumers.TemplatesOptions,
+) (*consumers.TemplateCounts, error) {
 	w.consumers.add("retired groups", schema.after(w.retireTemplates))
 	if len(w.templates.All()) == 0 {
 		return nil, nil
@@ -87,7 +90,7 @@ func (w *worker) addTemplates(schema *schemaGate, loader *consumers.Loader, o co
 	}
 	w.closers = append(w.closers, publisher.Close)
 	o.Templates, o.Publisher, o.Counts, o.Log = w.templates, publisher, counts, w.log
-	templates, err := consumers.NewTemplates(w.store, loader, o)
+	templates, err := consumers.NewTemplates(store, loader, o)
 	if err != nil {
 		return nil, fmt.Errorf("templates: %w", err)
 	}
