@@ -42,8 +42,8 @@ func (s *Server) answerRoutes() []route {
 		}
 		d.base = base
 		return append(routes,
-			route{method: http.MethodPost, path: base, access: named, limited: true, operation: "postAnswer", handle: d.post},
-			route{method: http.MethodGet, path: v.HTTP.Path, access: named, limited: true, operation: "getAnswer", handle: d.get},
+			route{method: http.MethodPost, path: base, access: named, near: true, limited: true, operation: "postAnswer", handle: d.post},
+			route{method: http.MethodGet, path: v.HTTP.Path, access: named, near: true, limited: true, operation: "getAnswer", handle: d.get},
 		)
 	}
 	return nil
@@ -68,7 +68,7 @@ func (d *answerDesk) post(x *exchange) error {
 	// (RFC 9110, 13.1.2).
 	x.request.Header.Del("If-None-Match")
 	x.Header().Set("Content-Location", d.base+"/"+key)
-	result, err := d.limits.read(x, d.view, key)
+	result, err := d.limits.read(x, d.view, &q)
 	if err != nil {
 		return err
 	}

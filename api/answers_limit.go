@@ -48,9 +48,12 @@ func (t *turnedAway) look(x *exchange) error {
 	return rule.refusal(said)
 }
 
-// read is x.read for a question.
-func (t *turnedAway) read(x *exchange, v *view.View, key string) (cache.Result, error) {
-	result, err := x.read(v, key, nil)
+// read is x.read for a question. One that is asked once has no answer yet.
+func (t *turnedAway) read(x *exchange, v *view.View, q *question) (cache.Result, error) {
+	if x.atOnce && q.nonce != "" {
+		return cache.Result{}, errNotAtOnce
+	}
+	result, err := x.read(v, q.key, nil)
 	if err != nil {
 		t.note(x, result.Admission)
 	}
@@ -58,8 +61,11 @@ func (t *turnedAway) read(x *exchange, v *view.View, key string) (cache.Result, 
 }
 
 // charge counts a request that turned out to be none, and returns what is wrong with it,
-// or with asking so often.
+// or with asking so often. It asks Redis, so the lane leaves it to net/http.
 func (t *turnedAway) charge(x *exchange, err error) error {
+	if x.atOnce {
+		return errNotAtOnce
+	}
 	rule := x.route.rule
 	if rule == nil || x.caller.limited == "" {
 		return err

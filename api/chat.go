@@ -44,7 +44,7 @@ func newChatDesk(d *answerDesk) *chatDesk {
 // routes are those of OpenAI's API that are served.
 func (d *chatDesk) routes() []route {
 	return []route{
-		{method: http.MethodPost, path: "/v1/chat/completions", access: anyone, limited: true, operation: "postChatCompletion", handle: d.post, fail: failAsOpenAI},
+		{method: http.MethodPost, path: "/v1/chat/completions", access: anyone, near: true, limited: true, operation: "postChatCompletion", handle: d.post, fail: failAsOpenAI},
 		{method: http.MethodGet, path: "/v1/models", access: anyone, operation: "getModels", handle: d.getModels, fail: failAsOpenAI},
 		{method: http.MethodGet, path: "/v1/models/{model}", access: anyone, operation: "getModel", handle: d.getModel, fail: failAsOpenAI},
 	}
@@ -59,7 +59,7 @@ func (d *chatDesk) post(x *exchange) error {
 	if err != nil {
 		return d.limits.charge(x, err)
 	}
-	result, err := d.limits.read(x, d.view, c.key)
+	result, err := d.limits.read(x, d.view, &c.question)
 	if err != nil {
 		return err
 	}
