@@ -19,6 +19,7 @@ type answerDesk struct {
 	answers *cache.Answers
 	hot     *hotAnswers
 	limits  *turnedAway
+	askers  askers
 	waits   *misses // apart from those of views, which wait for milliseconds
 	base    string  // the path of the questions; that of an answer has its key behind
 }
@@ -29,7 +30,8 @@ func (s *Server) answerRoutes() []route {
 		if !v.Model {
 			continue
 		}
-		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), hot: newHotAnswers(s.o.HotReads), limits: newTurnedAway(s.store)}
+		d := &answerDesk{server: s, view: v, answers: s.store.NewAnswers(v), hot: newHotAnswers(s.o.HotReads), limits: newTurnedAway(s.store),
+			askers: newAskers(s.o.Auth.JWTSecret, s.o.EventsToken, s.o.AdminToken)}
 		d.waits = newMisses(s.store, s.o.Waiters, s.publisher, usualChatTimes().flight, s.o.MaxWaiting)
 		s.chat = newChatDesk(d)
 		routes := s.chat.routes()
@@ -83,7 +85,7 @@ func (d *answerDesk) post(x *exchange) error {
 		d.spared(&q, result.Entry)
 		return x.serve(d.view, d.own(result.Entry), source{mark: markStale, detail: result.Why, at: result.Now})
 	}
-	event, err := q.event()
+	event, err := d.event(&q)
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,16 @@ func (h *hotAnswers) read(e cache.Entry, now time.Time) bool {
 	return one.reads == h.reads
 }
 
+// unasked takes back that an answer is asked for again, where that could not be said: as
+// many readers once more say it again.
+func (h *hotAnswers) unasked(e cache.Entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if one := h.known[e.Key]; one != nil && one.saved.Equal(e.Saved) {
+		one.reads = 0
+	}
+}
+
 // sweep forgets answers whose time is over.
 func (h *hotAnswers) sweep(now time.Time) {
 	if now.Sub(h.swept) < hotSweep {
@@ -82,11 +92,11 @@ func (d *answerDesk) again(q question, result cache.Result) {
 		return
 	}
 	var a cache.Answer
-	if err := json.Unmarshal(e.Body, &a); err != nil || !a.Lasting() {
-		return // it stands for a moment, for those who waited
+	if err := json.Unmarshal(e.Body, &a); err != nil || !a.Lasting() || a.Brought {
+		return // it stands for a moment, for those who waited, or the model has not made it
 	}
-	if asked, err := q.event(); err == nil { // one that is too long to be asked has no answer
-		d.server.refreshes.send(d.view, e, againRequest(asked, e))
+	if asked, err := d.event(&q); err == nil { // one that is too long to be asked has no answer
+		d.server.refreshes.send(d.view, e, againRequest(asked, e), func() { d.hot.unasked(e) })
 	}
 }
 

@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,5 +111,67 @@ func TestHotAnswerIsAskedForAgainOnce(t *testing.T) {
 	key, _, err := cache.AnswerKey("demo", asked.Scope, asked.Request)
 	if err != nil || key != hot.Key || asked.Instead != hot.Version.String() || asked.Saved != fmt.Sprint(hot.Saved.UnixMilli()) {
 		t.Errorf("asked for: %s (%v)", events[0].Data, err)
+	}
+}
+
+// An answer whose request to be made again is lost is asked for by those who read it next.
+func TestHotAnswerWhoseRequestIsLost(t *testing.T) {
+	w := begin(t, func(o *Options) { o.HotReads, o.Limits = 2, "default=1000/1m" })
+	w.server.chat.hot.part = 1
+	key := keyOf(t, `{"messages":[{"role":"user","content":"a"}]}`, "ann")
+	text, err := cache.Answer{Key: key, Model: "demo", Text: "Salt", FinishReason: "stop"}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put("ai_answer", key, cache.Fill{Owner: "ann", Owned: true, Body: text, TTL: time.Hour})
+	read := func(times, want int, what string) {
+		t.Helper()
+		for range times {
+			w.ask(`{"prompt":"a"}`, "ann").wants(t, 200, map[string]string{"X-Cache": "HIT"})
+		}
+		w.server.refreshes.wait()
+		if n := len(w.events.all()); n != want {
+			t.Errorf("%s: %d were asked for", what, n)
+		}
+	}
+	for range refreshesAtOnce {
+		w.server.refreshes.sending <- struct{}{}
+	}
+	for range 2 {
+		w.ask(`{"prompt":"a"}`, "ann").wants(t, 200, nil)
+	}
+	for range refreshesAtOnce {
+		<-w.server.refreshes.sending
+	}
+	read(1, 0, "there was no place, and one has come")
+	w.events.failWith(errors.New("away"), 0)
+	read(1, 0, "the stream is away")
+	w.events.failWith(nil, 0)
+	read(2, 0, "it was tried just now")
+	w.server.refreshes.mu.Lock()
+	clear(w.server.refreshes.asked) // a second later
+	w.server.refreshes.mu.Unlock()
+	read(2, 1, "two more have come")
+	read(5, 1, "it is asked for")
+}
+
+// What the app has brought is not asked of the model.
+func TestBroughtAnswersAreNotMadeAgain(t *testing.T) {
+	w := begin(t, func(o *Options) { o.HotReads, o.Limits = 1, "default=1000/1m" })
+	w.server.chat.hot.part = 1
+	for prompt, brought := range map[string]bool{"a": true, "b": false} {
+		key := keyOf(t, `{"messages":[{"role":"user","content":"`+prompt+`"}]}`, "ann")
+		text, err := cache.Answer{Key: key, Model: "demo", Text: "Salt", FinishReason: "stop", Brought: brought}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.put("ai_answer", key, cache.Fill{Owner: "ann", Owned: true, Body: text, TTL: time.Hour})
+		for range 3 {
+			w.ask(`{"prompt":"`+prompt+`"}`, "ann").wants(t, 200, map[string]string{"X-Cache": "HIT"})
+		}
+	}
+	w.server.refreshes.wait()
+	if events := w.events.all(); len(events) != 1 || !strings.Contains(string(events[0].Data), `"content":"b"`) {
+		t.Errorf("asked for: %+v", events)
 	}
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
 	"strings"
 )
 
@@ -14,22 +15,34 @@ func isFleeting(request []byte) bool {
 		return false // as most do not
 	}
 	var asked map[string]json.RawMessage
-	var messages []map[string]json.RawMessage
-	if json.Unmarshal(request, &asked) != nil || json.Unmarshal(asked["messages"], &messages) != nil {
+	if json.Unmarshal(request, &asked) != nil {
 		return false // the model will refuse it
 	}
-	for _, message := range messages {
-		var parts []map[string]json.RawMessage
-		if first(message["content"]) != '[' || json.Unmarshal(message["content"], &parts) != nil {
-			continue
-		}
-		for _, part := range parts {
+	for message := range objects(asked["messages"]) {
+		for part := range objects(message["content"]) {
 			if hasAddress(part, true) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// objects are those of a list's elements that are objects. Whatever stands beside them, the
+// model is to judge.
+func objects(raw json.RawMessage) iter.Seq[map[string]json.RawMessage] {
+	return func(yield func(map[string]json.RawMessage) bool) {
+		var list []json.RawMessage
+		if first(raw) != '[' || json.Unmarshal(raw, &list) != nil {
+			return
+		}
+		for _, one := range list {
+			var object map[string]json.RawMessage
+			if first(one) == '{' && json.Unmarshal(one, &object) == nil && !yield(object) {
+				return
+			}
+		}
+	}
 }
 
 // hasAddress reports whether a member, or one of a member of these, is an address that

@@ -22,6 +22,7 @@ type question struct {
 	key    string // of its answer
 	scope  string // whose that is
 	shared bool   // everybody's
+	asker  string // the scope of who asks, whosever the answer is
 	nonce  string // it is asked once: the answer is given to nobody else, and not kept
 }
 
@@ -40,7 +41,7 @@ func readQuestion(x *exchange) ([]byte, error) {
 // form makes a question of a request. Where the operator shares the answers of its model,
 // the scope is everybody's.
 func (d *answerDesk) form(body []byte, scope string, once bool) (q question, err error) {
-	q = question{scope: scope}
+	q = question{scope: scope, asker: scope}
 	if q.Question, err = d.server.o.Models.Question(body); err != nil {
 		return question{}, badQuestion(err)
 	}
@@ -60,13 +61,18 @@ func (d *answerDesk) form(body []byte, scope string, once bool) (q question, err
 }
 
 // event is what has a worker answer the question.
-func (q *question) event() (event.Event, error) {
+func (d *answerDesk) event(q *question) (event.Event, error) {
 	asked := struct {
 		Scope   string          `json:"scope"`
+		Asker   string          `json:"asker,omitempty"`
+		Awaits  string          `json:"awaits"`
 		NoStore bool            `json:"no_store,omitempty"`
 		Nonce   string          `json:"nonce,omitempty"`
 		Request json.RawMessage `json:"request"`
-	}{q.scope, q.nonce != "", q.nonce, q.Request}
+	}{Scope: q.scope, Awaits: q.key, NoStore: q.nonce != "", Nonce: q.nonce, Request: q.Request}
+	if q.shared {
+		asked.Asker = d.askers.name(q.asker)
+	}
 	var data bytes.Buffer
 	encoder := json.NewEncoder(&data)
 	encoder.SetEscapeHTML(false) // a prompt may be as long as an event, and is not to grow

@@ -146,7 +146,7 @@ func TestAnAnswerIsMadeAndThenThere(t *testing.T) {
 	if len(events) != 1 || events[0].Type != event.AIRequested || events[0].Subject != "user_1" {
 		t.Fatalf("the events are %+v", events)
 	}
-	want := `{"scope":"user_1","request":{"messages":[{"content":"a title <&>","role":"user"}],"model":"demo"}}`
+	want := `{"scope":"user_1","awaits":"` + keyOf(t, `{"messages":[{"content":"a title <&>","role":"user"}]}`, "user_1") + `","request":{"messages":[{"content":"a title <&>","role":"user"}],"model":"demo"}}`
 	if string(events[0].Data) != want {
 		t.Errorf("the question is %s", events[0].Data)
 	}

@@ -71,7 +71,7 @@ func (d *chatDesk) post(x *exchange) error {
 		// As in answerDesk.post.
 		return d.spare(x, c, result.Entry, source{mark: markStale, detail: result.Why, at: result.Now})
 	}
-	event, err := c.event()
+	event, err := d.event(&c.question)
 	if err != nil {
 		return err
 	}

@@ -40,17 +40,20 @@ func newRefreshes(publisher Publisher, log zerolog.Logger) *refreshes {
 
 // ask sends a request, unless one was sent for the key just now or too many are on
 // their way. It does not wait.
-func (r *refreshes) ask(v *view.View, e cache.Entry) { r.send(v, e, renewRequest(v, e)) }
+func (r *refreshes) ask(v *view.View, e cache.Entry) { r.send(v, e, renewRequest(v, e), func() {}) }
 
-// send is ask with an event of another form.
-func (r *refreshes) send(v *view.View, e cache.Entry, request event.Event) {
+// send is ask with an event of another form. It calls lost where that is not sent, or
+// nobody knows whether it was.
+func (r *refreshes) send(v *view.View, e cache.Entry, request event.Event, lost func()) {
 	select {
 	case r.sending <- struct{}{}:
 	default:
+		lost()
 		return
 	}
 	if !r.first(refreshKey{v.Name, e.Key}, time.Now()) {
 		<-r.sending
+		lost()
 		return
 	}
 	go func() {
@@ -59,6 +62,7 @@ func (r *refreshes) send(v *view.View, e cache.Entry, request event.Event) {
 		defer cancel()
 		if _, err := r.publisher.Append(ctx, request); err != nil {
 			r.log.Debug().Err(err).Str("view", v.Name).Msg("an entry was not asked for before its time")
+			lost()
 		}
 	}()
 }

@@ -22,6 +22,14 @@ func (a *Answers) NoteAhead(ctx context.Context, life time.Duration, keys ...str
 	})
 }
 
+// NoteAheadLess ends the note sooner: after so long, where it is there and would stay for
+// longer.
+func (a *Answers) NoteAheadLess(ctx context.Context, life time.Duration, key string) error {
+	return a.write(ctx, "note what was asked ahead", func(p redis.Pipeliner) {
+		p.Do(ctx, "PEXPIRE", a.store.keys.aiAhead(key), max(life, time.Millisecond).Milliseconds(), "LT")
+	})
+}
+
 // Ahead reports whether an answer was asked for a moment ago before anybody did.
 func (a *Answers) Ahead(ctx context.Context, key string) (bool, error) {
 	var noted *redis.IntCmd

@@ -5,6 +5,7 @@
 -- KEYS[2]  the line: a hash, see answer_line.go
 -- ARGV[1]  the event that asks, in the form of eventOrder
 -- ARGV[2]  1 where nobody waits for it, else 0
+-- ARGV[3]  1 where it is to end in no silence (durable); else, and of an older release, not
 -- Returns  1, or 0 where there is nothing to join: nobody makes the answer, or not for
 --          an event, or for this very one, or for one that is given less
 
@@ -21,5 +22,8 @@ if line[4] < ARGV[1] then
 end
 if ARGV[2] ~= '1' then
   call('HINCRBY', KEYS[2], 'c', '1')
+end
+if ARGV[3] == '1' then
+  call('HSET', KEYS[2], 'd', '1')
 end
 return 1

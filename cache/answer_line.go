@@ -19,6 +19,7 @@ import (
 //	w   1 where nobody waits for that one
 //	n   the newest event that led or joined
 //	c   how many have joined for which somebody waits
+//	d   1 where one has joined that is to end in no silence
 //
 // That nothing is lost:
 //
@@ -34,6 +35,7 @@ import (
 const (
 	lineNewest = "n"
 	lineJoined = "c"
+	lineOwed   = "d"
 
 	// lineFor is how long the line of an answer is remembered whose event is not done:
 	// longer than it waits to be tried again, but where the model is away, or the workers
@@ -60,10 +62,11 @@ func (a *Answers) Lead(ctx context.Context, l Lease, entry string, warm bool) er
 }
 
 // Join reports whether the question of a stream entry is done by joining the line of its
-// answer. One for which somebody waits does not join one for which nobody does.
-func (a *Answers) Join(ctx context.Context, key, entry string, warm bool) (bool, error) {
+// answer. One for which somebody waits does not join one for which nobody does. Of one that
+// is durable Line tells.
+func (a *Answers) Join(ctx context.Context, key, entry string, warm, durable bool) (bool, error) {
 	joined, err := a.lines.undo.Run(ctx, a.store.client, []string{a.store.keys.entry(a.view, key), a.store.keys.aiLine(key)},
-		eventOrder(entry), flag(warm)).Int()
+		eventOrder(entry), flag(warm), flag(durable)).Int()
 	if err != nil {
 		return false, fmt.Errorf("join a line: %w", err)
 	}
@@ -88,20 +91,26 @@ func (a *Answers) EndLine(ctx context.Context, key string) error {
 	return a.write(ctx, "end a line", func(p redis.Pipeliner) { p.Del(ctx, a.store.keys.aiLine(key)) })
 }
 
-// Newest returns when the newest question of an answer's line was asked, or this one, which
-// is named by its stream entry, where that is newer.
-func (a *Answers) Newest(ctx context.Context, key, entry string) (time.Time, error) {
-	newest, err := a.newest(ctx, key, eventOrder(entry))
-	first, _, _ := strings.Cut(newest, "-")
+// Line returns when the newest question of an answer's line was asked, or this one, which
+// is named by its stream entry, where that is newer; and whether one is durable that has
+// joined.
+func (a *Answers) Line(ctx context.Context, key, entry string) (newest time.Time, durable bool, err error) {
+	event, durable, err := a.line(ctx, key, eventOrder(entry))
+	first, _, _ := strings.Cut(event, "-")
 	ms, _ := strconv.ParseInt(first, 10, 64) // eventOrder has written it
-	return time.UnixMilli(ms), err
+	return time.UnixMilli(ms), durable, err
 }
 
-// newest returns the newest event of a line, or this one where that is newer.
-func (a *Answers) newest(ctx context.Context, key, event string) (string, error) {
-	var newest *redis.StringCmd
-	err := a.write(ctx, "look at a line", func(p redis.Pipeliner) { newest = p.HGet(ctx, a.store.keys.aiLine(key), lineNewest) })
-	return max(event, newest.Val()), err
+// line returns the newest event of a line, or this one where that is newer.
+func (a *Answers) line(ctx context.Context, key, event string) (newest string, durable bool, err error) {
+	var known, owed *redis.StringCmd
+	err = a.write(ctx, "look at a line", func(p redis.Pipeliner) {
+		known, owed = p.HGet(ctx, a.store.keys.aiLine(key), lineNewest), p.HGet(ctx, a.store.keys.aiLine(key), lineOwed)
+	})
+	if err != nil {
+		return event, false, err
+	}
+	return max(event, known.Val()), owed.Val() == flag(true), nil
 }
 
 func flag(is bool) string {

@@ -17,7 +17,7 @@ func TestAnswerLines(t *testing.T) {
 	ctx := t.Context()
 	join := func(what, entry string, warm, want bool) {
 		t.Helper()
-		if got, err := a.Join(ctx, "k", entry, warm); err != nil || got != want {
+		if got, err := a.Join(ctx, "k", entry, warm, false); err != nil || got != want {
 			t.Errorf("%s: joining is %v (%v)", what, got, err)
 		}
 	}
@@ -63,6 +63,9 @@ func TestAnswerLines(t *testing.T) {
 		t.Errorf("%d have joined for which somebody waits (%v)", n, err)
 	}
 	abandon(second)
+	if newest, durable, err := a.Line(ctx, "k", "1000-1"); durable || newest.UnixMilli() != 1000 || err != nil {
+		t.Errorf("the newest is of %s, durable: %v (%v)", newest, durable, err)
+	}
 
 	// The first comes again, after an ai.forget that was between it and who joined it.
 	if _, err := a.Forget(ctx, "a", "1000-1"); err != nil {

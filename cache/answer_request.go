@@ -125,6 +125,10 @@ type Answer struct {
 	Usage        Usage           `json:"usage"`
 	Created      int64           `json:"created"` // Unix seconds
 
+	// Brought says that the app brought it, and knows better than the model, which is not
+	// asked again while it stands.
+	Brought bool `json:"brought,omitempty"`
+
 	// What OpenAI's completions have besides. NoText says that content was null.
 	ID                string          `json:"id,omitempty"` // the provider's
 	SystemFingerprint string          `json:"system_fingerprint,omitempty"`

@@ -132,13 +132,22 @@ func (a *Answers) Asked(ctx context.Context, scope, key string) (Asked, error) {
 	return Asked{Pending: true}, nil
 }
 
-// Drop notes that nobody makes an answer for some time, and why. Whoever looks for it is
-// told, for as long as an answer counts as asked for. It ends the answer's line, too.
+// Drop is NoteDropped, and ends the answer's line.
 func (a *Answers) Drop(ctx context.Context, scope, key string, after time.Duration, why string) error {
+	return a.dropped(ctx, scope, key, after, why, func(p redis.Pipeliner) { p.Del(ctx, a.store.keys.aiLine(key)) })
+}
+
+// NoteDropped notes that nobody makes an answer for some time, and why. Whoever looks for it
+// is told, for as long as an answer counts as asked for.
+func (a *Answers) NoteDropped(ctx context.Context, scope, key string, after time.Duration, why string) error {
+	return a.dropped(ctx, scope, key, after, why, func(redis.Pipeliner) {})
+}
+
+func (a *Answers) dropped(ctx context.Context, scope, key string, after time.Duration, why string, also func(redis.Pipeliner)) error {
 	until := a.store.peer.now().Add(after)
 	life := min(after, askedFor)
 	return a.write(ctx, "note a question dropped", func(p redis.Pipeliner) {
-		p.Del(ctx, a.store.keys.aiLine(key))
+		also(p)
 		p.Set(ctx, a.store.keys.aiDropped(key), strconv.FormatInt(until.UnixMilli(), 10)+" "+why, max(life, time.Millisecond))
 		p.ZAddArgs(ctx, a.store.keys.aiAsked(scope), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(a.store.peer.now().Add(life).UnixMilli()), Member: key}}})
 	})
@@ -185,7 +194,7 @@ func (a *Answers) Settle(ctx context.Context, scope, key string) error {
 // lease in hand. Where asking has just failed, it says how.
 func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (wanted bool, failed Failure, err error) {
 	keys := a.store.keys
-	event, err := a.newest(ctx, key, eventOrder(entry))
+	event, _, err := a.line(ctx, key, eventOrder(entry))
 	if err != nil {
 		return false, Failure{}, err
 	}

@@ -3,6 +3,7 @@ package consumers
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 const (
 	maxBreakers = 4096
 	maxFailed   = 64
+	maxAsker    = 64 // bytes of the name of who asks; longer ones are none
 )
 
 // States of a breaker, as the metric has them.
@@ -41,6 +43,7 @@ type breaker struct {
 	until   time.Time       // it is open; zero: it is closed
 	wait    time.Duration   // how long it was opened for
 	trial   time.Time       // when the one call began that is to find out; zero: there is none
+	by      string          // the question of that call
 	touched time.Time
 }
 
@@ -50,8 +53,9 @@ type breakerName struct{ model, scope string }
 // breakers are those of the models that this process has asked and that have failed.
 // There are two of each call:
 //
-//   - that of the model, which counts callers (scopes), each once: it opens when so many
-//     different ones have failed;
+//   - that of the model, which counts callers, each once: it opens when so many different
+//     ones have failed. A caller is a scope; of one that is nobody's, such as that of
+//     answers which everybody may have, who asks in it;
 //   - that of the caller with this model, which counts questions, each once.
 //
 // So one caller's questions at which the model fails keep nobody else's away, however
@@ -59,16 +63,17 @@ type breakerName struct{ model, scope string }
 // a request brings upon itself is no failure, nor is being busy: the provider says then
 // when to come back.
 type breakers struct {
-	label func(model string) string
-	state *prometheus.GaugeVec
+	label  func(model string) string
+	trials time.Duration // how long a call may take, after which its end is told no more
+	state  *prometheus.GaugeVec
 
 	mu sync.Mutex
 	of map[breakerName]*breaker
 }
 
-func newBreakers(label func(string) string) *breakers {
+func newBreakers(label func(string) string, trials time.Duration) *breakers {
 	return &breakers{
-		label: label, of: map[breakerName]*breaker{},
+		label: label, trials: trials, of: map[breakerName]*breaker{},
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mythic_cache_ai_breaker",
 			Help: "Whether calls of a model go through: 0 they do, 1 one is to find out, or those of some callers do not, 2 they do not.",
@@ -77,14 +82,15 @@ func newBreakers(label func(string) string) *breakers {
 }
 
 // left returns how long who has failed or not is to wait. Where it says 0 a call may be
-// made; of a breaker whose time is over only one, whose end is told.
-func (one *breaker) left(who string, now time.Time) time.Duration {
+// made; of a breaker whose time is over only one, whose end is told within the time of
+// trials.
+func (one *breaker) left(who string, now time.Time, trials time.Duration) time.Duration {
 	switch {
 	case one == nil || one.until.IsZero():
 		return 0
 	case one.until.After(now):
 		return one.until.Sub(now)
-	case !one.trial.IsZero() && now.Sub(one.trial) < breakMost:
+	case !one.trial.IsZero() && now.Sub(one.trial) < trials:
 		return time.Second
 	case one.failed[who]:
 		return max(one.until.Add(breakYield).Sub(now), 0)
@@ -101,7 +107,17 @@ type counted struct {
 
 // both returns the two breakers of a question.
 func both(d aiData) [2]counted {
-	return [2]counted{{breakerName{model: d.model}, d.scope}, {breakerName{model: d.model, scope: d.scope}, d.key}}
+	caller := d.caller()
+	return [2]counted{{breakerName{model: d.model}, caller}, {breakerName{model: d.model, scope: caller}, d.key}}
+}
+
+// caller is whose calls those of a question are: its scope's, or where that is nobody's,
+// those of who asks in it. No user's scope has a NUL in it.
+func (d *aiData) caller() string {
+	if d.asker == "" || !strings.HasPrefix(d.scope, "\x00") {
+		return d.scope
+	}
+	return d.scope + "\x00" + d.asker
 }
 
 // left returns how long a question is to wait.
@@ -113,7 +129,7 @@ func (b *breakers) left(d aiData, now time.Time) time.Duration {
 
 func (b *breakers) wait(d aiData, now time.Time) (left time.Duration) {
 	for _, one := range both(d) {
-		left = max(left, b.of[one.name].left(one.who, now))
+		left = max(left, b.of[one.name].left(one.who, now, b.trials))
 	}
 	return left
 }
@@ -128,7 +144,7 @@ func (b *breakers) begin(d aiData, now time.Time) time.Duration {
 	trial := false
 	for _, one := range both(d) {
 		if found := b.of[one.name]; found != nil && !found.until.IsZero() {
-			found.trial, found.touched, trial = now, now, true
+			found.trial, found.by, found.touched, trial = now, d.key, now, true
 		}
 	}
 	if trial {
@@ -152,7 +168,7 @@ func (b *breakers) done(d aiData, now time.Time, err error) {
 		case found == nil:
 		case isWell(err):
 			delete(b.of, one.name)
-		default: // stopped, or overtaken: nothing was found out
+		case found.by == d.key: // stopped, or overtaken: nothing was found out
 			found.trial = time.Time{}
 		}
 	}

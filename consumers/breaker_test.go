@@ -2,6 +2,7 @@ package consumers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,8 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"mythiccache/cache"
 	"mythiccache/internal/modelserver"
 	"mythiccache/internal/testserver"
+	"mythiccache/producers/event"
 	"mythiccache/producers/stream"
 )
 
@@ -40,7 +43,7 @@ type bed struct {
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	return &bed{newBreakers(func(model string) string { return model }), t, time.Unix(1_000_000, 0)}
+	return &bed{newBreakers(func(model string) string { return model }, 90*time.Second), t, time.Unix(1_000_000, 0)}
 }
 
 func (b *bed) state(want float64) {
@@ -222,5 +225,128 @@ func TestWarmPoison(t *testing.T) {
 	})
 	if warmer.breakers.left(of("test-model", "mallory", -1), time.Now()) == 0 {
 		t.Error("it took ann as long as mallory")
+	}
+}
+
+// by is the n-th question that somebody asks in a scope.
+func by(asker, scope string, n int) aiData {
+	d := of("m", scope, n)
+	d.asker, d.key = asker, asker+d.key
+	return d
+}
+
+// In a scope that is nobody's those who ask are told apart: one's questions that fail keep
+// away that one's, a model at which many fail is left alone, and who has no name is the
+// scope. In a user's own scope a name says nothing.
+func TestBreakerOfAnAsker(t *testing.T) {
+	t.Parallel()
+	for _, scope := range []string{cache.SharedScope, cache.AppScope} {
+		b := newBed(t)
+		fails := func(asker string, times int) {
+			for n := range times {
+				b.done(by(asker, scope, n), b.now, &ModelError{Status: 500})
+			}
+		}
+		fails("mallory", 2*breakAfter)
+		fails("", breakAfter-1)
+		b.begins(by("mallory", scope, 99), breakFirst)
+		b.begins(by("ann", scope, 0), 0)
+		b.begins(by("", scope, 0), 0)
+		b.begins(of("m", "mallory", 0), 0)
+		fails("", breakAfter)
+		b.begins(by("", scope, 0), breakFirst)
+		b.begins(by("ann", scope, 0), 0)
+		for n := range breakAfter - 2 {
+			fails(fmt.Sprint("caller", n), 1)
+		}
+		b.begins(by("ann", scope, 0), breakFirst)
+		b.state(breakerOpen)
+	}
+	b := newBed(t)
+	for n := range breakAfter {
+		b.done(by(fmt.Sprint("name", n), "ann", n), b.now, &ModelError{Status: 500})
+	}
+	b.begins(of("m", "bob", 0), 0)
+	b.begins(of("m", "ann", 0), breakFirst)
+}
+
+// Beside one whose questions fail all the time, who asks the same shared model is answered.
+func TestBreakerOfAnAskerForLong(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	well := 0
+	for second := range 600 {
+		for half := range 2 {
+			bad := by("mallory", cache.SharedScope, 2*second+half)
+			if b.begin(bad, b.now) == 0 {
+				b.done(bad, b.now, &ModelError{Status: 500})
+			}
+		}
+		good := by("ann", cache.SharedScope, second)
+		if b.begin(good, b.now) == 0 {
+			b.done(good, b.now, nil)
+			well++
+		}
+		b.now = b.now.Add(time.Second)
+	}
+	if well != 600 {
+		t.Errorf("of 600 questions %d were asked", well)
+	}
+}
+
+// The one call that finds out has its place to itself as long as a call may take, and
+// nobody else's end is taken for its own.
+func TestBreakerOfATrial(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.fails("a", 0, breakAfter)
+	b.now = b.now.Add(breakFirst)
+	b.begins(of("m", "a", 50), 0)
+	for _, silent := range []error{context.Canceled, errLeaseLost} { // of what began before it was open
+		b.done(of("m", "a", 60), b.now, silent)
+		b.begins(of("m", "a", 51), time.Second)
+	}
+	b.now = b.now.Add(80 * time.Second)
+	b.begins(of("m", "a", 51), time.Second)
+	b.now = b.now.Add(10 * time.Second) // its end is never told
+	b.begins(of("m", "a", 51), 0)
+	b.done(of("m", "a", 50), b.now, context.Canceled) // but it is
+	b.begins(of("m", "a", 52), time.Second)
+	b.done(of("m", "a", 51), b.now, nil)
+	b.begins(of("m", "a", 52), 0)
+}
+
+// An event says who asks, and it is counted.
+func TestWarmCountsAskers(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	w.model.Respond(func(c modelserver.Call) modelserver.Reply {
+		if strings.HasPrefix(c.Prompt, "poison") {
+			return modelserver.Reply{Status: 500}
+		}
+		return modelserver.Reply{}
+	})
+	warmer := w.warmer()
+	ask := func(asker, prompt string) error {
+		data := must(json.Marshal(map[string]string{"scope": cache.SharedScope, "asker": asker, "prompt": prompt}))
+		return handle(t.Context(), warmer, event.Event{Type: event.AIRequested, Source: fromAPI, Data: data, Time: time.Now()})
+	}
+	for i := range breakAfter {
+		if err := ask("mallory", fmt.Sprint("poison ", i)); err == nil {
+			t.Fatal("it did not fail")
+		}
+	}
+	if err := ask("mallory", "a title"); !errors.Is(err, stream.ErrLater) {
+		t.Errorf("mallory's ends with %v", err)
+	}
+	if err := ask("ann", "a title"); err != nil {
+		t.Errorf("ann's ends with %v", err)
+	}
+	if _, answer, err := w.read(w.key(cache.SharedScope, "a title")); err != nil || answer.Text == "" {
+		t.Errorf("the answer is %+v (%v)", answer, err)
+	}
+	long := event.Event{Type: event.AIRequested, Data: []byte(`{"scope":"\u0000app","prompt":"a","asker":"` + strings.Repeat("a", maxAsker+1) + `"}`)}
+	if d, err := warmer.read(long, "1-0"); err != nil || d.asker != "" {
+		t.Errorf("a long name is %q (%v)", d.asker, err)
 	}
 }

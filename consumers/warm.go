@@ -74,6 +74,7 @@ type Warmer struct {
 	pauses   pauses
 	breakers *breakers
 	warm     chan struct{} // has room for the questions that nobody waits for
+	strange  strange
 	dropped  *prometheus.CounterVec
 }
 
@@ -106,8 +107,9 @@ func NewWarmer(store *cache.Store, o WarmerOptions) (*Warmer, error) {
 		o.Account = account
 	}
 	w := &Warmer{
-		o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, breakers: newBreakers(o.Account.label), pauses: newPauses(),
-		warm: make(chan struct{}, o.WarmInFlight), dropped: newDropped(),
+		o: o, store: store, answers: store.NewAnswers(o.View), account: o.Account, pauses: newPauses(),
+		breakers: newBreakers(o.Account.label, o.CallFor+2*givingBack), // its flow is closed, and its end told
+		warm:     make(chan struct{}, o.WarmInFlight), dropped: newDropped(),
 	}
 	if o.Metrics == nil {
 		return w, nil
@@ -170,6 +172,9 @@ func (w *Warmer) asked(m *message.Message, e event.Event) (err error) {
 	if entry, ok := stream.EntryOf(m); ok {
 		data.deliveries = entry.Deliveries
 	}
+	if data.awaits != "" && data.awaits != data.key {
+		return w.foreign(m.Context(), data)
+	}
 	return w.conclude(e, data, w.admit(m.Context(), data))
 }
 
@@ -211,6 +216,10 @@ type aiData struct {
 	canonical json.RawMessage // the request
 	noStore   bool            // the answer is for those alone who wait for it
 	warm      bool            // nobody waits for it
+	durable   bool            // it is the app's own: it is answered, however late, or a dead letter says that it was not
+	source    string          // of its event
+	asker     string          // who asks in a scope that is nobody's, by a name that says nothing; empty: it is not told
+	awaits    string          // the key of which whoever asked expects the answer; empty: it is not told
 	template  string          // that asks it; empty: none
 	instead   *Replaced       // it is only asked while this is its answer, which is served meanwhile
 	answer    cache.Answer    // of ai.answered
@@ -224,7 +233,7 @@ func (w *Warmer) read(e event.Event, entry string) (aiData, error) {
 	} else if err := json.Unmarshal(e.Data, &fields); err != nil || fields == nil {
 		return aiData{}, fmt.Errorf("%w: data is not a JSON object", cache.ErrRequest)
 	}
-	d := aiData{entry: entry}
+	d := aiData{entry: entry, source: e.Source}
 	if err := takeText(fields, "scope", &d.scope); err != nil {
 		return aiData{}, err
 	}
@@ -271,10 +280,14 @@ func requestOf(fields map[string]json.RawMessage) (json.RawMessage, error) {
 func (d *aiData) readTerms(fields map[string]json.RawMessage, provider string, request json.RawMessage) error {
 	nonce := d.entry
 	err := errors.Join(takeBool(fields, "no_store", &d.noStore), takeBool(fields, "warm", &d.warm), takeText(fields, "nonce", &nonce),
-		takeText(fields, "template", &d.template), d.readInstead(fields))
+		takeText(fields, "template", &d.template), takeText(fields, "asker", &d.asker), takeText(fields, "awaits", &d.awaits), d.readInstead(fields))
 	if err != nil {
 		return err
 	}
+	if len(d.asker) > maxAsker {
+		d.asker = ""
+	}
+	d.durable = d.source != fromAPI && !d.warm && !d.noStore
 	if d.noStore {
 		d.key, d.canonical, err = cache.OneTimeKey(provider, d.scope, nonce, request)
 	} else {

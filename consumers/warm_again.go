@@ -36,11 +36,11 @@ func (d *aiData) readInstead(fields map[string]json.RawMessage) error {
 // What goes wrong changes nothing: the old answer stays until its time is over. It is
 // not put off, either, since by then somebody asks who waits.
 func (w *Warmer) askAgain(ctx context.Context, d aiData) error {
-	found, err := w.store.Inspect(ctx, w.o.View, d.key)
+	found, err := w.store.Read(ctx, cache.Query{View: w.o.View, Key: d.key})
 	if err != nil {
 		return unavailable(err)
 	}
-	if d.noStore || found.Status != cache.Hit || !d.instead.is(found.Entry) {
+	if d.noStore || found.Status != cache.Hit || !d.instead.is(found.Entry) || isBrought(found.Entry) {
 		return nil
 	}
 	if w.pauses.left(d.model, time.Now()) > 0 || w.breakers.left(d, time.Now()) > 0 {
@@ -59,6 +59,12 @@ func (w *Warmer) askAgain(ctx context.Context, d aiData) error {
 	}
 	w.letGo(ctx, lease)
 	return w.concludeAgain(ctx, d, err)
+}
+
+// isBrought reports whether an answer is the app's: what the model says is no better.
+func isBrought(e cache.Entry) bool {
+	var answer cache.Answer
+	return json.Unmarshal(e.Body, &answer) == nil && answer.Brought
 }
 
 // letGo ends a lease, if there is one, quietly: nobody waits for what it was taken for.

@@ -216,6 +216,55 @@ func TestWarmAgainIsVoid(t *testing.T) {
 	}
 }
 
+// What the app has brought is not made again by the model, sealed or not.
+func TestWarmAgainLeavesWhatTheAppBrought(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]string{"plain": "", "sealed": base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWarmth(t)
+			keys, err := cache.ParseAnswerKeys(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.store = w.newStore(func(o *cache.Options) { o.AIKeys = keys })
+			warmer := w.warmer()
+			warmer.store, warmer.answers = w.store, w.store.NewAnswers(w.view)
+			if err := handle(t.Context(), warmer, answered(`{"scope":"user_1","prompt":"a title","text":"Brine"}`)); err != nil {
+				t.Fatal(err)
+			}
+			entry, _, err := w.read(w.key("user_1", "a title"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := handle(t.Context(), warmer, again(entry, "a title")); err != nil {
+				t.Fatal(err)
+			}
+			w.says("Brine")
+			// Of an older release nothing says who made it.
+			old := cache.Answer{Key: entry.Key, Model: "house", Text: "Kelp", FinishReason: "stop"}
+			lease, err := w.store.Lease(t.Context(), w.view, entry.Key, time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.store.Put(t.Context(), lease, cache.Fill{Owner: "user_1", Owned: true, Body: must(old.Encode())}); err != nil {
+				t.Fatal(err)
+			}
+			if entry, _, err = w.read(entry.Key); err != nil {
+				t.Fatal(err)
+			}
+			w.numbered(modelserver.Reply{})
+			if err := handle(t.Context(), warmer, again(entry, "a title")); err != nil {
+				t.Fatal(err)
+			}
+			w.says("answer 1")
+			if n := len(w.model.Calls()); n != 1 {
+				t.Errorf("the model was called %d times", n)
+			}
+		})
+	}
+}
+
 // What is forgotten while it is made again stays forgotten.
 func TestWarmAgainIsForgotten(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,10 @@ func (w *Warmer) ask(ctx context.Context, d aiData) error {
 	if err != nil || there {
 		return err
 	}
-	if d.late(now) {
+	switch late, err := w.late(ctx, d, now); {
+	case err != nil:
+		return err
+	case late:
 		return w.outlive(ctx, d)
 	}
 	if err := w.storable(ctx); err != nil {
@@ -42,7 +45,7 @@ func (w *Warmer) ask(ctx context.Context, d aiData) error {
 // join has a question done by another one whose answer is being made (see
 // cache.Answers.Join). Where that cannot be it comes back, without having had a place.
 func (w *Warmer) join(ctx context.Context, d aiData) error {
-	joined, err := w.answers.Join(ctx, d.key, d.entry, d.warm)
+	joined, err := w.answers.Join(ctx, d.key, d.entry, d.warm, d.durable)
 	if err != nil {
 		return unavailable(err)
 	}

@@ -31,6 +31,7 @@ const fromAPI = "api"
 //     or nobody waits. It is counted;
 //   - what an API process asked is not put off for longer than its asker can hear of it;
 //   - another's dead letter tells which answer could not be made, and not what was asked.
+//     So does that of a question which another's has joined.
 func (w *Warmer) conclude(e event.Event, d aiData, err error) error {
 	if e.Source == fromAPI && errors.Is(err, stream.ErrLater) {
 		return w.stay(d, err)
@@ -42,33 +43,31 @@ func (w *Warmer) conclude(e event.Event, d aiData, err error) error {
 	if d.noStore {
 		most = mostTriesOnce
 	}
-	if d.deliveries >= most && (d.noStore || d.warm || e.Source == fromAPI) {
+	if d.deliveries >= most && !d.durable {
 		w.o.Log.Debug().Err(err).Str("key", d.key).Msg("question given up")
-		return w.resign(d)
+		owed, failed := w.resign(d)
+		if failed != nil || !owed {
+			return failed
+		}
 	}
 	return stream.InStead(err, bare(e, d)...)
 }
 
-// askAge is how old a question of an API process may become that is put off: as long as it
-// counts as asked for. Who looks for it later is told that there is none.
+// askAge is how old a question of an API process may become that is not asked yet: as long
+// as it counts as asked for. Who looks for it later is told that there is none.
 const askAge = 10 * time.Minute
 
-// stay has a question of an API process come back, unless it was put off for too long, and
-// so were those that have joined it.
+// stay has a question of an API process come back, unless it was put off for too long.
 func (w *Warmer) stay(d aiData, putOff error) error {
-	if d.age(time.Now()) <= askAge {
-		return putOff
-	}
 	ctx, cancel := afterwards(context.Background())
 	defer cancel()
-	newest, err := w.answers.Newest(ctx, d.key, d.entry)
-	switch {
+	switch late, err := w.late(ctx, d, time.Now()); {
 	case err != nil:
-		return unavailable(err)
-	case time.Since(newest) <= askAge:
-		return putOff
+		return err
+	case late:
+		return w.outlive(ctx, d)
 	}
-	return w.outlive(ctx, d)
+	return putOff
 }
 
 // outlive drops a question that has become too old. Others' askers may wait for the same
@@ -93,10 +92,14 @@ const givenUpFor = 30 * time.Second
 
 // resign drops a question that has failed for the last time, and leaves nothing of it but
 // word for who asked. Where somebody else's is being made by now, word is for that to give.
-func (w *Warmer) resign(d aiData) error {
+// It reports whether one of the app's own has joined it, for which a dead letter is owed.
+func (w *Warmer) resign(d aiData) (owed bool, err error) {
 	ctx, cancel := afterwards(context.Background())
 	defer cancel()
 	found, err := w.store.Inspect(ctx, w.o.View, d.key)
+	if err == nil && found.Holder == "" {
+		_, owed, err = w.answers.Line(ctx, d.key, d.entry)
+	}
 	switch {
 	case err != nil || found.Holder != "":
 	case d.noStore:
@@ -109,9 +112,9 @@ func (w *Warmer) resign(d aiData) error {
 			w.store.AnnounceFailure(ctx, w.o.View.Name, d.key, nil, cache.BusyReason(givenUpFor, why)))
 	}
 	if err != nil {
-		return unavailable(err)
+		return false, unavailable(err)
 	}
-	return w.drop(d, "failed")
+	return owed, w.drop(d, "failed")
 }
 
 // bare is what the dead letter of a question holds.

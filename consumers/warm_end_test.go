@@ -72,6 +72,46 @@ func TestWarmEndsWhatFails(t *testing.T) {
 	w.everythingExpires()
 }
 
+// A question of the app's that has joined one which is given up ends in a dead letter.
+func TestWarmOwesALetter(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	release := make(chan struct{})
+	w.model.Respond(func(c modelserver.Call) modelserver.Reply {
+		if c.Number == 1 {
+			return modelserver.Reply{Hold: release, Status: 500}
+		}
+		return modelserver.Reply{Status: 500}
+	})
+	warmer := w.warmer()
+	w.run(warmer, func(o *stream.SubscriberOptions) { o.Backoff = time.Millisecond })
+	users := asked("user_1", "a title")
+	users.Source = fromAPI
+	w.publish(users)
+	<-w.model.Arrived()
+	w.publish(asked("user_1", "a title"))
+	testserver.Eventually(t, "the app's has joined", func() error {
+		if w.client.HGet(t.Context(), "mythic:ai_line:{"+w.key("user_1", "a title")+"}", "d").Val() != "1" {
+			return errNotYet
+		}
+		return nil
+	})
+	close(release)
+	testserver.Eventually(t, "it is given up", func() error {
+		if dropped(t, warmer, "failed") == 0 {
+			return errNotYet
+		}
+		return w.settled()
+	})
+	if dead := w.dead(); len(dead) != 1 || strings.Contains(dead[0], "a title") {
+		t.Errorf("dead letters: %q", dead)
+	}
+	if left := w.lines(); len(left) > 0 {
+		t.Errorf("lines are left: %q", left)
+	}
+	w.everythingExpires()
+}
+
 // What was given up says nothing of the same question when somebody has it answered.
 func TestWarmGivesUpForItself(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,7 @@ func TestWarmAsksNothingForWhoLeft(t *testing.T) {
 	if err := answers.Lead(t.Context(), lease, id(askAge+time.Minute), false); err != nil {
 		t.Fatal(err)
 	}
-	if joined, err := answers.Join(t.Context(), key, id(time.Minute), false); !joined || err != nil {
+	if joined, err := answers.Join(t.Context(), key, id(time.Minute), false, false); !joined || err != nil {
 		t.Fatal(joined, err)
 	}
 	if err := w.store.Abandon(t.Context(), lease, "no"); err != nil {
@@ -56,6 +56,58 @@ func TestWarmAsksNothingForWhoLeft(t *testing.T) {
 	try("one whose line has ended", fromAPI, askAge+time.Minute, true)
 	if n := len(w.model.Calls()); n != 0 {
 		t.Errorf("the model was called %d times", n)
+	}
+}
+
+// Of what waited for a worker, nothing is asked that an API process has asked for somebody
+// who is gone; but what others have joined, or the app itself.
+func TestWarmCallsForNobodyWhoLeft(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	warmer, answers := w.warmer(), w.store.NewAnswers(w.view)
+	ask := func(prompt, source string, age time.Duration, late bool) {
+		t.Helper()
+		e := asked("user_1", prompt)
+		e.Source, e.Time = source, time.Now().Add(-age)
+		before, calls := dropped(t, warmer, "late"), len(w.model.Calls())
+		if err := handle(t.Context(), warmer, e); err != nil {
+			t.Errorf("%s ends with %v", prompt, err)
+		}
+		if is := dropped(t, warmer, "late") > before; is != late || (len(w.model.Calls()) == calls) != late {
+			t.Errorf("%s: it is late: %v, and %d calls were made", prompt, is, len(w.model.Calls())-calls)
+		}
+	}
+	ask("young", fromAPI, askAge-time.Minute, false)
+	ask("old", fromAPI, askAge+time.Minute, true)
+	ask("old", "books", 5*time.Hour, false)
+	for prompt, c := range map[string]struct {
+		joined  time.Duration
+		durable bool
+		late    bool
+	}{
+		"joined by who waits":   {time.Minute, false, false},
+		"joined by who is gone": {askAge + time.Minute, false, true},
+		"joined by the app":     {5 * time.Hour, true, false},
+	} {
+		key := w.key("user_1", prompt)
+		lease, err := w.store.Lease(t.Context(), w.view, key, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := func(age time.Duration) string { return strconv.FormatInt(time.Now().Add(-age).UnixMilli(), 10) + "-0" }
+		if err := answers.Lead(t.Context(), lease, id(6*time.Hour), false); err != nil {
+			t.Fatal(err)
+		}
+		if joined, err := answers.Join(t.Context(), key, id(c.joined), false, c.durable); !joined || err != nil {
+			t.Fatal(joined, err)
+		}
+		if err := w.store.Abandon(t.Context(), lease, "no"); err != nil {
+			t.Fatal(err)
+		}
+		ask(prompt, fromAPI, 6*time.Hour, c.late)
+	}
+	if left := w.lines(); len(left) > 0 {
+		t.Errorf("lines are left: %q", left)
 	}
 }
 

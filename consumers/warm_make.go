@@ -47,7 +47,7 @@ func (w *Warmer) make(ctx context.Context, d aiData, lease cache.Lease) error {
 func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer cache.Answer, took time.Duration) error {
 	body, err := answer.Encode()
 	if err != nil {
-		return err
+		return errors.Join(errUnkept, w.unkept(ctx, d, lease, err))
 	}
 	fill := cache.Fill{Owner: d.scope, Owned: true, Body: body, LoadTook: took}
 	if d.noStore || !w.lasting(answer) && !d.brought() {
@@ -64,6 +64,19 @@ func (w *Warmer) put(ctx context.Context, d aiData, lease cache.Lease, answer ca
 	}
 	w.countJoined(ctx, d, answer)
 	return w.settle(ctx, d)
+}
+
+// errUnkept says that an answer has no form in which it could be kept.
+var errUnkept = errors.New("the model's answer cannot be kept")
+
+// unkept ends the lease of such an answer, so that nobody has to wait it out.
+func (w *Warmer) unkept(ctx context.Context, d aiData, lease cache.Lease, why error) error {
+	w.note("an answer not encoded", d.key, why)
+	if d.instead != nil {
+		w.letGo(ctx, lease)
+		return nil
+	}
+	return w.giveBack(ctx, lease, errUnkept.Error())
 }
 
 // countJoined counts the questions that an answer has spared beside its own.

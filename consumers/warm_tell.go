@@ -16,7 +16,7 @@ func (d *aiData) readAnswer(fields map[string]json.RawMessage, e event.Event) er
 	if _, ok := fields["text"]; !ok {
 		return fmt.Errorf("%w: there is no text", cache.ErrRequest)
 	}
-	d.answer = cache.Answer{Key: d.key, Model: d.model, FinishReason: "stop", Created: e.Time.Unix()}
+	d.answer = cache.Answer{Key: d.key, Model: d.model, FinishReason: "stop", Created: e.Time.Unix(), Brought: true}
 	if e.Time.IsZero() {
 		d.answer.Created = time.Now().Unix()
 	}

@@ -271,6 +271,60 @@ func TestTemplatesGiveWay(t *testing.T) {
 	}
 }
 
+// What was dropped for the budget is asked again by the next event that comes when there is
+// a budget once more, and not ten minutes later.
+func TestTemplatesAskAgainWhatWasDropped(t *testing.T) {
+	t.Parallel()
+	a := newAheads(t, greetings)
+	a.world.set("a", 1)
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	key := a.sent("user_1", "Greet user_1, number 1 of a.")
+	mark := "mythic:ai_line:{" + key + "}:ahead"
+	warmer := a.warmer()
+	dropped := func(template string, wait time.Duration, budget bool) time.Duration {
+		t.Helper()
+		lease, err := a.warmth.store.Lease(t.Context(), a.view, key, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := aiData{scope: "user_1", key: key, model: "test-model", warm: true, template: template, entry: "1-0"}
+		err = warmer.putOff(t.Context(), d, lease, &notNowError{why: "the budget is spent", wait: wait, budget: budget})
+		if (err == nil) != budget {
+			t.Fatal(err)
+		}
+		return a.client.PTTL(t.Context(), mark).Val()
+	}
+	for _, c := range []struct {
+		what     string
+		template string
+		wait     time.Duration
+		budget   bool
+		least    time.Duration
+		most     time.Duration
+	}{
+		{"the breaker is open", "greeting", 2 * time.Minute, false, warmAge - time.Minute, warmAge},
+		{"the app's own", "", 2 * time.Minute, true, warmAge - time.Minute, warmAge},
+		{"a day", "greeting", 24 * time.Hour, true, warmAge - time.Minute, warmAge},
+		{"three minutes", "greeting", 3 * time.Minute, true, 2 * time.Minute, 3 * time.Minute},
+		{"longer", "greeting", 5 * time.Minute, true, 2 * time.Minute, 3 * time.Minute},
+	} {
+		if left := dropped(c.template, c.wait, c.budget); left < c.least || left > c.most {
+			t.Errorf("%s: it is asked again after %s", c.what, left)
+		}
+	}
+	if err := a.answers.NoteAheadLess(t.Context(), 0, key); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, "the note ends", func() error {
+		if noted, err := a.answers.Ahead(t.Context(), key); err != nil || noted {
+			return errors.Join(errNotYet, err)
+		}
+		return nil
+	})
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	a.wants(t, "asked=2 coming=0")
+}
+
 // Rows that make no question are said, and the others asked.
 func TestTemplatesSayWhichRowsAreUnfit(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,8 @@ const (
 func newDropped() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mythic_cache_ai_dropped_total", Help: "Questions that the model was not asked, or not again, by model and why: " +
-			"budget, late, busy (with no_store), refused (a moment ago), failed (too often), or refresh (an answer that is there).",
+			"budget, late, busy (with no_store), refused (a moment ago), failed (too often), refresh (an answer that is there), " +
+			"or foreign (whoever asked expects the answer of other settings than this worker's).",
 	}, []string{"model", "why"})
 }
 
@@ -50,17 +51,26 @@ func (w *Warmer) admit(ctx context.Context, d aiData) error {
 	}
 }
 
-// late reports whether nobody can want the answer any more: to a question for which
-// nobody waits, or whose answer only they may have who waited for it.
-func (d *aiData) late(now time.Time) bool {
-	most := warmAge
+// late reports whether nobody can want the answer any more: neither who asked, nor who has
+// joined the question since. The app's own questions are never late.
+func (w *Warmer) late(ctx context.Context, d aiData, now time.Time) (bool, error) {
+	most := askAge
 	switch {
+	case d.durable:
+		return false, nil
 	case d.noStore:
 		most = onceAge
-	case !d.warm:
-		return false
+	case d.warm:
+		most = warmAge
 	}
-	return d.age(now) > most
+	if d.age(now) <= most {
+		return false, nil
+	}
+	newest, durable, err := w.answers.Line(ctx, d.key, d.entry)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	return !durable && now.Sub(newest) > most, nil
 }
 
 // age is how long ago the event came into the stream, or 0.
@@ -185,6 +195,9 @@ func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err er
 		return w.putBy(ctx, d, n.wait, n)
 	}
 	if d.warm {
+		if d.template != "" { // an event that asks it once more is to be heeded when there is a budget again
+			w.note("what was asked ahead is still noted", d.key, w.answers.NoteAheadLess(ctx, n.wait, d.key))
+		}
 		return w.forgo(ctx, d, "budget")
 	}
 	if err := w.answers.Drop(ctx, d.scope, d.key, n.wait, n.why); err != nil { // who comes back later is told
