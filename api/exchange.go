@@ -125,7 +125,7 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 		return cache.Result{}, x.cacheAway(errCopyHidden)
 	case result.Why == cache.WhyAway:
 		x.server.away(x.request.Context(), errCopyServed)
-	case !result.Near:
+	case !result.Near && !result.Admission.Alone:
 		x.server.back()
 	}
 	if q.Limit != nil {

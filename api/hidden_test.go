@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
@@ -71,4 +72,32 @@ func TestAnOldCopyIsHiddenAsIfThereWereNone(t *testing.T) {
 		return nil
 	})
 	w.alike(http.StatusServiceUnavailable, kindCacheAway)
+}
+
+// TestALimitWithoutRedisHidesToo has a stranger come too often while Redis is gone. That
+// he does is no sign of Redis, either.
+func TestALimitWithoutRedisHidesToo(t *testing.T) {
+	const most = 60
+	w := begin(t, nearBy(t), func(o *Options) {
+		o.Limits, o.Auth = fmt.Sprintf("/status=%d/1h", most), AuthOptions{Mode: AuthHeader}
+	})
+	owned := fill(t, status("RUN1"))
+	owned.Owned, owned.Owner = true, "user_1"
+	w.put("run_status", "RUN1", owned)
+	w.settle("/status/RUN1", "X-User-Id", "user_1")
+	w.redis.Kill()
+	testserver.Eventually(t, "Redis is missed", func() error {
+		if a := w.get("/status/RUN1", "X-User-Id", "user_1"); a.Header.Get("X-Cache") != markStale {
+			time.Sleep(50 * time.Millisecond) // or the limit is reached before
+			return errors.New(a.Header.Get("X-Cache"))
+		}
+		return nil
+	})
+	for range most / 2 {
+		w.alike(http.StatusServiceUnavailable, kindCacheAway)
+	}
+	w.alike(http.StatusTooManyRequests, kindLimited)
+	if !w.server.redisAway.Load() {
+		t.Error("a refusal was taken for a sign of Redis")
+	}
 }

@@ -14,6 +14,9 @@ func (r *Reader) Heard() time.Time { return r.near.began.Add(time.Duration(r.nea
 // Held returns what a reader keeps in memory.
 func (r *Reader) Held() (entries int, bytes int64) { return r.near.held() }
 
+// Batches returns how many batches of reads have ended.
+func (r *Reader) Batches() uint64 { return r.pipeline.batches.Load() }
+
 // Alone returns how many a reader has admitted without Redis.
 func (r *Reader) Alone() uint64 { return r.allowances.withoutRedis.Load() }
 

@@ -25,6 +25,7 @@ type Admission struct {
 	Remaining  int           // how many more would be allowed now
 	Reset      time.Duration // until Remaining is Limit again
 	RetryAfter time.Duration // until one is allowed; 0 where Allowed
+	Alone      bool          // a Reader's process decided without Redis, which did not answer
 }
 
 // Admit asks the limiter alone, for what is not a Read.

@@ -32,8 +32,13 @@ import (
 // alone, while the store's connections lead there too, and only while a sign of life
 // is not older than aliveFor: what Redis had to tell before it was asked for that sign
 // has been told. (A process that was stopped and goes on finds its last one too old,
-// and so asks Redis, whatever still waits in the link.) Afterwards it is kept, for who
-// would else have nothing, until the next era begins with empty hands.
+// and so asks Redis, whatever still waits in the link.)
+//
+// Afterwards it is a spare, for who would else have nothing, and the next era does not
+// take it away: that Redis is heard again does not mean that all who read are answered
+// again. It goes when Redis tells that it was written, when a reader finds that Redis
+// has something newer or nothing, and it is given for no longer than StaleFor after the
+// last sign of life of the era in which it was read.
 type near struct {
 	keys  keys
 	most  int64 // bytes, of one shard
@@ -53,7 +58,10 @@ type near struct {
 }
 
 // era is one life of the link.
-type era struct{ runID string } // of the Redis at its other end
+type era struct {
+	runID  string       // of the Redis at its other end
+	proven atomic.Int64 // when its last sign of life was asked for
+}
 
 const (
 	nearShards = 16
@@ -111,7 +119,17 @@ func (n *near) alive(found *kept, whole *knownView, runID string) bool {
 }
 
 // silent returns how long ago the last sign of life was asked for that came.
-func (n *near) silent() time.Duration { return time.Since(n.began) - time.Duration(n.proven.Load()) }
+func (n *near) silent() time.Duration { return n.since(&n.proven) }
+
+// linked reports whether Redis tells of what is written.
+func (n *near) linked() bool { return n.era.Load() != nil && n.silent() < aliveFor }
+
+// unproven returns how long ago an entry was last known to be what Redis has.
+func (n *near) unproven(found *kept) time.Duration { return n.since(&found.in.proven) }
+
+func (n *near) since(moment *atomic.Int64) time.Duration {
+	return time.Since(n.began) - time.Duration(moment.Load())
+}
 
 // mark is left by who reads a key from Redis.
 type mark struct {
@@ -136,16 +154,21 @@ func (n *near) begin(k waitKey) mark {
 
 // end takes the mark away, and keeps what was read unless it was struck out.
 func (n *near) end(k waitKey, m mark, l *look, err error) {
-	if m.in == nil {
-		n.compare(k, l, err)
-		return
-	}
 	// Of what another Redis holds than the one that the link leads to nobody would tell.
-	if err != nil || !l.known || !signedBy(l.whose, m.in.runID) {
+	told := m.in != nil && err == nil && l.known && signedBy(l.whose, m.in.runID)
+	if told {
+		n.measure(k, l, m.in)
+	}
+	if err == nil {
+		n.compare(k, l)
+	}
+	switch {
+	case m.in == nil:
+		return
+	case !told:
 		n.shard(k).end(k, m.key, nil)
 		return
 	}
-	n.measure(k, l)
 	v := n.views[k.view]
 	v.mu.Lock()
 	if v.writes == m.writes && n.era.Load() == m.in {
@@ -166,25 +189,25 @@ func (n *near) end(k waitKey, m mark, l *look, err error) {
 	n.shard(k).end(k, m.key, found)
 }
 
-// compare lets what was kept before the link was lost go, where it turns out to be
-// older than what Redis has: once somebody has been given that, nobody is given this.
-func (n *near) compare(k waitKey, l *look, err error) {
+// compare lets what is kept go where it turns out to be older than what Redis has: once
+// somebody has been given that, nobody is given this, however it stands with the link.
+func (n *near) compare(k waitKey, l *look) {
 	v := n.views[k.view]
-	if err != nil || v == nil {
+	if v == nil {
 		return
 	}
+	now := n.era.Load()
 	v.mu.Lock()
-	if old := v.known.Load(); old != nil && n.era.Load() == nil {
-		v.known.Store(nil)
-		if l.known {
+	if old := v.known.Load(); old != nil && old.in != now {
+		switch {
+		case !l.known:
+			v.known.Store(nil)
+		case l.whole.fence.Compare(old.fence) >= 0: // else it was read before that
 			v.known.Store(&knownView{viewKey: l.whole})
 		}
 	}
 	v.mu.Unlock()
-	s := n.shard(k)
-	if old := s.use(k); old != nil && (l.err != nil || l.header.state == stateFence || newer(&l.entry, &old.entry)) {
-		s.drop(k, nil)
-	}
+	n.shard(k).outgrow(k, l)
 }
 
 // written drops what is kept of a name in Redis.
@@ -217,7 +240,7 @@ func (v *nearView) drop() {
 	v.known.Store(nil)
 }
 
-// forget drops everything: Redis was flushed, or an era begins.
+// forget drops everything: Redis was flushed.
 func (n *near) forget() {
 	for _, v := range n.views {
 		v.drop()
@@ -227,18 +250,31 @@ func (n *near) forget() {
 	}
 }
 
-// end of an era: nothing is fresh, and no mark counts. Its entries stay.
+// lose ends an era: nothing is fresh, and no mark counts. Its entries stay, as spares.
 func (n *near) lose() { n.era.Store(nil) }
 
-// open begins an era.
+// open begins an era. Whoever began to read in the one before keeps nothing: he may
+// have missed what was written in between, and be the last to know.
 func (n *near) open(runID string) {
-	n.forget()
-	n.era.Store(&era{runID: runID})
+	for _, v := range n.views {
+		v.mu.Lock()
+		v.writes++
+		v.mu.Unlock()
+	}
+	for i := range n.shards {
+		n.shards[i].strike()
+	}
+	begun := &era{runID: runID}
+	begun.proven.Store(n.proven.Load())
+	n.era.Store(begun)
 }
 
 // heard notes a sign of life that was asked for at that moment.
 func (n *near) heard(asked time.Duration) {
 	n.proven.Store(int64(asked))
+	if now := n.era.Load(); now != nil {
+		now.proven.Store(int64(asked))
+	}
 	n.lag.Observe(n.silent().Seconds())
 }
 

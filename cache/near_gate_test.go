@@ -88,8 +88,9 @@ func TestWhatIsAnnouncedLeavesMemoryAtOnce(t *testing.T) {
 	t.Fatal("the machine is too slow to tell")
 }
 
-// TestNobodyIsGivenTheOldAfterTheNew has entries stay in memory without a link. Once a
-// reader has seen in Redis that one is old, nobody is given it when Redis goes away.
+// TestNobodyIsGivenTheOldAfterTheNew has entries stay in memory without a link, or with
+// another than they were read under. Once a reader has seen in Redis that one is old,
+// nobody is given it when Redis goes away.
 func TestNobodyIsGivenTheOldAfterTheNew(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(*cache.Store, string){
@@ -111,30 +112,41 @@ func TestNobodyIsGivenTheOldAfterTheNew(t *testing.T) {
 			}
 		},
 	} {
-		server := testserver.NewRedis(t)
-		s, gate := newGatedStore(t, server, cache.Options{StaleFor: time.Minute})
-		r := newReader(t, s, 1<<20)
-		put(t, s, "a", at(20), "old")
-		put(t, s, "seen", at(20), "old")
-		settle(t, r, book("a"))
-		settle(t, r, book("seen"))
-		gate.closed.Store(true)
-		hangUp(t, server, "pubsub")
-		testserver.Eventually(t, "no link", func() error {
-			if r.Ready() == nil {
-				return errWrong
-			}
-			return nil
-		})
-		write(s, "seen")
-		readBy(t, r, book("seen"))
-		server.Kill()
-		if got, err := r.Read(t.Context(), book("seen")); err == nil {
-			t.Errorf("%s, and yet near %t, %s", name, got.Near, summary(got))
+		for _, again := range []bool{false, true} {
+			oldAfterNew(t, name, write, again)
 		}
-		wantOld := name != "the view's fence" && name != "no view"
-		if got, err := r.Read(t.Context(), book("a")); (err == nil) != wantOld || wantOld && got.Why != cache.WhyAway {
-			t.Errorf("%s: of another key %s, %v", name, summary(got), err)
+	}
+}
+
+func oldAfterNew(t *testing.T, name string, write func(*cache.Store, string), again bool) {
+	t.Helper()
+	server := testserver.NewRedis(t)
+	s, gate := newGatedStore(t, server, cache.Options{StaleFor: time.Minute})
+	r := newReader(t, s, 1<<20)
+	put(t, s, "a", at(20), "old")
+	put(t, s, "seen", at(20), "old")
+	settle(t, r, book("a"))
+	settle(t, r, book("seen"))
+	gate.closed.Store(true)
+	hangUp(t, server, "pubsub")
+	testserver.Eventually(t, "no link", func() error {
+		if r.Ready() == nil {
+			return errWrong
 		}
+		return nil
+	})
+	write(s, "seen")
+	if again {
+		gate.closed.Store(false)
+		testserver.Eventually(t, "another link", r.Ready)
+	}
+	readBy(t, r, book("seen"))
+	server.Kill()
+	if got, err := r.Read(t.Context(), book("seen")); err == nil && (!again || string(got.Entry.Body) == "old") {
+		t.Errorf("%s, again %t, and yet near %t, %s", name, again, got.Near, summary(got))
+	}
+	wantOld := name != "the view's fence" && name != "no view"
+	if got, err := r.Read(t.Context(), book("a")); (err == nil) != wantOld || wantOld && got.Why != cache.WhyAway {
+		t.Errorf("%s, again %t: of another key %s, %v", name, again, summary(got), err)
 	}
 }

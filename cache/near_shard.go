@@ -159,13 +159,30 @@ func (s *nearShard) drop(k waitKey, clock func() time.Time) {
 	}
 }
 
-// clear removes all, and strikes out all marks.
-func (s *nearShard) clear() {
+// outgrow removes an entry where Redis has a later value by now, or none.
+func (s *nearShard) outgrow(k waitKey, l *look) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.entries[k]
+	if old != nil && (l.err != nil || l.header.state == stateFence || newer(&l.entry, &old.entry)) {
+		s.remove(old)
+	}
+}
+
+// strike strikes out all marks.
+func (s *nearShard) strike() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.marks {
 		m.out = true
 	}
+}
+
+// clear removes all, and strikes out all marks.
+func (s *nearShard) clear() {
+	s.strike()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	clear(s.entries)
 	s.fresh.init()
 	s.main.init()

@@ -24,12 +24,12 @@ func (s *nearShard) note(k waitKey, g gone) {
 	s.gone[k] = g
 }
 
-// last returns what was dropped of a key since it was read, or, where an entry is there,
-// what becomes of it now that a reader brings another.
-func (s *nearShard) last(k waitKey, now func() time.Time) (gone, bool) {
+// last returns what was dropped of a key since it was read, or, where an entry of the
+// same era is there, what becomes of it now that a reader brings another.
+func (s *nearShard) last(k waitKey, now func() time.Time, in *era) (gone, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.entries[k]; old != nil {
+	if old := s.entries[k]; old != nil && old.in == in {
 		delete(s.gone, k)
 		return gone{at: now(), saved: old.entry.Saved}, true
 	}
@@ -43,8 +43,8 @@ func (s *nearShard) last(k waitKey, now func() time.Time) (gone, bool) {
 // put, a fence when the change came. Had the key been written once more since the entry
 // was dropped, it would be unknown when it was written first, and nothing is noted; nor
 // is it where the entry is the same, since its lease alone was written.
-func (n *near) measure(k waitKey, l *look) {
-	g, known := n.shard(k).last(k, n.clock)
+func (n *near) measure(k waitKey, l *look, in *era) {
+	g, known := n.shard(k).last(k, n.clock, in)
 	written := l.header.saved
 	if !known || l.err != nil || !written.After(g.saved) {
 		return

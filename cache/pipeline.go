@@ -32,11 +32,12 @@ type pipeline struct {
 	queue      chan *reading
 	stopped    chan struct{}
 
-	workers [pipelineBatches]struct{ since atomic.Int64 } // when the batch that is on its way was sent; 0: none is
-	failed  atomic.Int64                                  // when the last batch failed; 0: it did not
-	began   time.Time                                     // what those count from
-	pool    sync.Pool
-	refusal refusal // of Redis to run the limiter
+	workers  [pipelineBatches]struct{ since atomic.Int64 } // when the batch that is on its way was sent; 0: none is
+	answered atomic.Int64                                  // when the newest batch was sent that has been answered
+	failed   atomic.Int64                                  // when the last batch failed; 0: it did not
+	began    time.Time                                     // what those count from
+	pool     sync.Pool
+	refusal  refusal // of Redis to run the limiter
 
 	batches, batched atomic.Uint64
 }
@@ -142,15 +143,16 @@ func (p *pipeline) work(ctx context.Context, worker int) {
 		// Whoever is about to ask may do so: where nobody is, this takes no time.
 		runtime.Gosched()
 		p.gather(b)
-		since.Store(int64(time.Since(p.began)) | 1)
+		sent := int64(time.Since(p.began)) | 1
+		since.Store(sent)
 		bounded = bounded.next(batchTimeout)
 		err := b.run(bounded) //nolint:contextcheck // what is on its way outlasts ctx, and carries its values
-		if err != nil && bounded.Err() != nil {
+		if err != nil && bounded.Err() != nil && p.answered.Load() < sent {
 			p.abandon(err) // they have waited nearly as long
 		}
 		bounded.end()
 		since.Store(0)
-		p.note(err)
+		p.note(err, sent)
 		p.batches.Add(1)
 		p.batched.Add(uint64(len(b.readings)))
 		b.answer(err)
@@ -183,12 +185,21 @@ func (p *pipeline) abandon(err error) {
 	}
 }
 
-// note keeps whether Redis answers.
-func (p *pipeline) note(err error) {
-	if err != nil {
+// note keeps whether Redis answers. What was sent before something that has been answered
+// says nothing of that: it was sent into a silence that is over, or its connection is bad.
+func (p *pipeline) note(err error, sent int64) {
+	switch {
+	case err == nil:
+		for was := p.answered.Load(); was < sent; was = p.answered.Load() {
+			if p.answered.CompareAndSwap(was, sent) {
+				break
+			}
+		}
+		if p.failed.Load() != 0 {
+			p.failed.Store(0)
+		}
+	case p.answered.Load() < sent:
 		p.failed.Store(int64(time.Since(p.began)) | 1)
-	} else if p.failed.Load() != 0 {
-		p.failed.Store(0)
 	}
 }
 
@@ -199,16 +210,22 @@ const (
 )
 
 // ails reports whether Redis seems to be away: a batch failed just now, or is on its way
-// for longer than that. Whoever can do without had better not wait for it.
+// for longer than that, and none that was sent later has been answered. Whoever can do
+// without had better not wait for it.
 func (p *pipeline) ails(silent time.Duration) bool {
 	now := time.Since(p.began)
 	if at := p.failed.Load(); at != 0 && now-time.Duration(at) < brokenFor {
 		return true
 	}
 	for i := range p.workers {
-		if at := p.workers[i].since.Load(); at != 0 && now-time.Duration(at) > silent {
+		if at := p.workers[i].since.Load(); at > p.answered.Load() && now-time.Duration(at) > silent {
 			return true
 		}
 	}
 	return false
+}
+
+// answers reports whether Redis has answered what was sent since then.
+func (p *pipeline) answers(since time.Time) bool {
+	return time.Duration(p.answered.Load()) > since.Sub(p.began)
 }

@@ -28,8 +28,9 @@ type ReaderOptions struct {
 // word of a write takes to come: some fractions of a millisecond, and never more than
 // a second, after which without a sign of life nothing in memory is fresh. While Redis
 // does not answer, what was kept is given as Stale, for as long as the store's StaleFor,
-// and only what Redis had not called old before it fell silent; the limiter admits
-// callers by this process's own count then.
+// and only what Redis has not called old as far as this process has heard; the limiter
+// admits callers by this process's own count then. That is so until this very reader is
+// answered again: what it has kept outlives the return of Redis, until it is read anew.
 //
 // Every call ends within some two seconds.
 type Reader struct {
@@ -100,14 +101,28 @@ func (r *Reader) Read(ctx context.Context, q Query) (Result, error) {
 		return result, nil
 	case errors.Is(err, errStopped):
 		return r.direct(ctx, q)
-	case spare != nil && ctx.Err() == nil:
-		if q.Limit != nil {
-			r.admitAlone(&q, spare)
-		}
-		r.store.noteRead(spare, 0)
-		return *spare, nil
+	case ctx.Err() != nil:
+		return Result{}, fmt.Errorf("read %s: %w", q.View.Name, err)
 	}
-	return Result{}, fmt.Errorf("read %s: %w", q.View.Name, err)
+	return r.readAlone(&q, spare, err)
+}
+
+// readAlone answers without Redis: with the spare where there is one, and with Redis's
+// error where there is none. Who is over the limit hears that and nothing else, or the
+// limit would tell what is kept.
+func (r *Reader) readAlone(q *Query, spare *Result, err error) (Result, error) {
+	result := Result{Entry: Entry{View: q.View.Name, Key: q.Key}, Now: r.store.peer.now()}
+	if spare != nil {
+		result = *spare
+	}
+	if q.Limit != nil {
+		r.admitAlone(q, &result)
+	}
+	if spare == nil && result.Why != WhyLimited {
+		return Result{}, fmt.Errorf("read %s: %w", q.View.Name, err)
+	}
+	r.store.noteRead(&result, 0)
+	return result, nil
 }
 
 // direct reads through the store, in a bounded time.
@@ -174,10 +189,19 @@ func refuse(result *Result) {
 
 func (r *Reader) admitAlone(q *Query, result *Result) {
 	result.Admission = r.allowances.alone(q.Limit, time.Now())
+	result.Admission.Alone = true
 	refuse(result)
 }
 
-// ask reads from Redis.
+// askAgainAfter is how soon who has no spare asks again.
+const askAgainAfter = 20 * time.Millisecond
+
+// ask reads from Redis. Who has no spare asks again where Redis answers others:
+//
+//  1. a batch is sent to a Redis that is silent, over a connection that will not live;
+//  2. Redis is back;
+//  3. this one comes, and waits behind that batch;
+//  4. the batch's time is over, and with it that of all who wait.
 func (r *Reader) ask(ctx context.Context, q *Query, spare bool) (Result, error) {
 	var patience time.Duration
 	if spare {
@@ -185,10 +209,30 @@ func (r *Reader) ask(ctx context.Context, q *Query, spare bool) (Result, error) 
 	}
 	started := time.Now()
 	result, err := r.fetch(ctx, q, started, patience)
+	for err != nil && !spare && r.passes(ctx, err, started) {
+		select {
+		case <-ctx.Done():
+			return Result{}, ctx.Err()
+		case <-time.After(askAgainAfter):
+		}
+		result, err = r.fetch(ctx, q, time.Now(), max(batchTimeout-time.Since(started), askAgainAfter))
+	}
 	if err == nil {
 		r.store.noteRead(&result, r.store.observe("read", started))
 	}
 	return result, err
+}
+
+// passes reports whether the error of who has asked since then is one that passes: Redis
+// has answered what was sent later, or the link hears of it, and there is time left.
+func (r *Reader) passes(ctx context.Context, err error, since time.Time) bool {
+	switch {
+	case ctx.Err() != nil || !ofConnection(err) || errors.Is(err, errStopped) || errors.Is(err, ErrBusy):
+		return false
+	case time.Since(since) >= batchTimeout:
+		return false
+	}
+	return r.pipeline.answers(since) || r.near != nil && r.near.linked()
 }
 
 // fetch has the pipeline bring an entry, and judges it.
@@ -244,7 +288,7 @@ func (r *Reader) send(ctx context.Context, one *reading, patience time.Duration)
 // spare makes a Stale answer of what is in memory, where it may be one; else nil.
 func (r *Reader) spare(q *Query, old *kept, whole *knownView) *Result {
 	s := r.store
-	if q.View.Fresh || old.entry.Negative || r.near.silent() >= s.staleFor {
+	if q.View.Fresh || old.entry.Negative || r.near.unproven(old) >= s.staleFor {
 		return nil
 	}
 	result := &Result{Entry: Entry{View: q.View.Name, Key: q.Key}, Now: s.peer.now(), Near: true}
