@@ -2,10 +2,8 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -82,22 +80,13 @@ func (f *Flows) Following() int {
 // Run listens until the context ends, connecting again whenever the connection is
 // lost; who follows a flow then reads what was missed. Call it once.
 func (f *Flows) Run(ctx context.Context) error {
-	pause := firstPause
-	for ctx.Err() == nil {
+	return again(ctx, func(ctx context.Context) (heard bool) {
 		began := time.Now()
 		if lost := f.listen(ctx); ctx.Err() == nil {
 			f.store.log.Debug().Err(lost).Msg("lost the subscription to flows")
 		}
-		if time.Since(began) > lastPause {
-			pause = firstPause
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
-	}
-	return nil
+		return time.Since(began) > lastPause
+	})
 }
 
 // listen subscribes to what is followed and delivers until the connection fails or
@@ -107,31 +96,11 @@ func (f *Flows) listen(ctx context.Context) error {
 	sub := f.store.client.Subscribe(ctx, f.channels()...)
 	var joining sync.WaitGroup
 	joining.Go(func() { f.join(ctx, sub) })
-	// A blocked receive does not see its context end, so that closes under it.
-	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer func() {
-		stop()
 		cancel()
-		_ = sub.Close() // the connection is given up, whatever it says
 		joining.Wait()
 	}()
-	silent := false
-	for {
-		message, err := sub.ReceiveTimeout(ctx, quietFor)
-		var timeout net.Error
-		switch {
-		case err == nil:
-			silent = false
-			f.deliver(message)
-		case errors.As(err, &timeout) && timeout.Timeout() && !silent:
-			silent = true
-			if err := sub.Ping(ctx); err != nil {
-				return fmt.Errorf("ping: %w", err)
-			}
-		default:
-			return fmt.Errorf("receive: %w", err)
-		}
-	}
+	return hear(ctx, sub, f.deliver)
 }
 
 // channels returns what is followed, for a connection that begins with all of it.

@@ -57,23 +57,16 @@ func (r *Revocations) LastHeard() time.Time {
 // Run listens until the context ends, subscribing again whenever the connection is
 // lost. Call it once.
 func (r *Revocations) Run(ctx context.Context) error {
-	pause := firstPause
-	for ctx.Err() == nil {
+	return again(ctx, func(ctx context.Context) (heard bool) {
 		lost := r.listen(ctx)
 		alive := r.alive.Load()
 		r.last.Store(max(alive, r.last.Load()))
 		r.alive.Store(0)
 		if alive != 0 && ctx.Err() == nil {
-			pause = firstPause
 			r.store.log.Warn().Err(lost).Msg("lost the subscription to revocations; each token is looked up")
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
-	}
-	return nil
+		return alive != 0
+	})
 }
 
 // listen subscribes and delivers until the connection fails or the context ends.

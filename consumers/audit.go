@@ -80,7 +80,7 @@ func (a *Auditor) Run(ctx context.Context) error {
 	}
 	for ctx.Err() == nil {
 		a.report(ctx, a.turn(ctx))
-		_ = wait(ctx, idlePause)
+		_ = sleep(ctx, idlePause)
 	}
 	if a.lease == nil {
 		return nil
@@ -140,7 +140,7 @@ func (a *Auditor) turn(ctx context.Context) error {
 			return err
 		}
 		a.report(ctx, nil)
-		if err := wait(ctx, max(min(time.Until(walked.Add(step)), a.rest()), time.Millisecond)); err != nil {
+		if err := sleep(ctx, max(min(time.Until(walked.Add(step)), a.rest()), time.Millisecond)); err != nil {
 			return nil //nolint:nilerr // it is asked to end
 		}
 	}

@@ -102,13 +102,6 @@ func (u unseen) query(v *view.View, key string, waiting *bool) query {
 // than SQL, is not locked. SET LOCAL and LOCK take no snapshot, SELECT set_config
 // would.
 func (l *Loader) readLocked(ctx context.Context, v *view.View, queries ...query) error {
-	ctx, cancel := context.WithTimeout(ctx, l.Deadline())
-	defer cancel()
-	conn, err := l.pool.Acquire(ctx)
-	if err != nil {
-		return reached(ctx, fmt.Errorf("reach PostgreSQL: %w", err), true)
-	}
-	defer conn.Release()
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL " + repeatableRead + " READ ONLY")
 	batch.Queue("SET LOCAL timezone = 'UTC'")
@@ -123,13 +116,5 @@ func (l *Loader) readLocked(ctx context.Context, v *view.View, queries ...query)
 		}
 		batch.Queue("LOCK TABLE " + strings.Join(tables, ", ") + " IN ACCESS SHARE MODE")
 	}
-	for _, q := range queries {
-		batch.Queue(q.sql, q.args...).Query(q.scan)
-	}
-	batch.Queue("COMMIT")
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		rollBack(ctx, conn)
-		return reached(ctx, err, false)
-	}
-	return nil
+	return l.within(ctx, batch, queries)
 }

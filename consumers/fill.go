@@ -179,6 +179,9 @@ func (f *Filler) leaseOf(ctx context.Context, v *view.View, key string, found ca
 
 // sleep waits for so long, or fails where the context ends before.
 func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

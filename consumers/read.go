@@ -33,6 +33,15 @@ type query struct {
 // the session belong to somebody else next: times are told in UTC, so that equal
 // rows give equal bytes, and each statement ends in time.
 func (l *Loader) read(ctx context.Context, queries ...query) error {
+	batch := &pgx.Batch{}
+	batch.Queue("BEGIN ISOLATION LEVEL " + readCommitted + " READ ONLY")
+	batch.Queue("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('statement_timeout', $1, true)",
+		strconv.FormatInt(max(l.timeout.Milliseconds(), 1), 10))
+	return l.within(ctx, batch, queries)
+}
+
+// within runs statements in the transaction that a batch begins, and commits it.
+func (l *Loader) within(ctx context.Context, batch *pgx.Batch, queries []query) error {
 	ctx, cancel := context.WithTimeout(ctx, l.Deadline())
 	defer cancel()
 	conn, err := l.pool.Acquire(ctx)
@@ -40,10 +49,6 @@ func (l *Loader) read(ctx context.Context, queries ...query) error {
 		return reached(ctx, fmt.Errorf("reach PostgreSQL: %w", err), true)
 	}
 	defer conn.Release()
-	batch := &pgx.Batch{}
-	batch.Queue("BEGIN ISOLATION LEVEL " + readCommitted + " READ ONLY")
-	batch.Queue("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('statement_timeout', $1, true)",
-		strconv.FormatInt(max(l.timeout.Milliseconds(), 1), 10))
 	for _, q := range queries {
 		batch.Queue(q.sql, q.args...).Query(q.scan)
 	}

@@ -122,7 +122,7 @@ func (p *pass) verify(ctx context.Context, v *view.View, sample int) error {
 				return err
 			}
 		}
-		if err := wait(ctx, p.pause); err != nil {
+		if err := sleep(ctx, p.pause); err != nil {
 			return err
 		}
 	}
@@ -146,7 +146,7 @@ func (p *pass) follow(ctx context.Context) error {
 		if p.suspects = left; left == nil {
 			return nil
 		}
-		if err := wait(ctx, min(p.settle, 100*time.Millisecond)); err != nil {
+		if err := sleep(ctx, min(p.settle, 100*time.Millisecond)); err != nil {
 			return err
 		}
 	}
@@ -164,7 +164,7 @@ func (p *pass) reconsider(ctx context.Context, s *suspicion, last bool) (judged 
 	case err != nil && !errors.Is(err, errUnread):
 		return false, err
 	case !final && !last:
-		return false, wait(ctx, p.pause)
+		return false, sleep(ctx, p.pause)
 	case err != nil:
 		p.audit.add(uncompared(s.View, s.Key, err))
 		return true, nil
@@ -195,21 +195,6 @@ func passes(err error) bool {
 }
 
 const pgLockNotAvailable = "55P03"
-
-// wait waits for so long, or until the context ends.
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 func (a *Audit) add(f Finding) {
 	switch f.Verdict {

@@ -116,9 +116,7 @@ func (r *reader) members(root ast.Node) []field {
 // view reads one view. What it returns is whole only when there was no mistake.
 func (r *reader) view(n field) *View {
 	v := &View{Name: n.name, OnChange: Invalidate, Line: n.key.GetToken().Position.Line}
-	if !viewName.MatchString(n.name) || len(n.name) > 63 {
-		r.faultf(n.key.GetToken(), "view %s: a name is lower-case letters, digits and _, begins with a letter, and has at most 63", n.name)
-	} else if reservedView(n.name) {
+	if r.named("view", n) && reservedView(n.name) {
 		r.faultf(n.key.GetToken(), "view %s: the name is taken by keys of our own", n.name)
 	}
 	fields, ok := r.fields("view "+n.name, n.value)
@@ -154,11 +152,7 @@ func (r *reader) view(n field) *View {
 			r.faultf(f.key.GetToken(), "unknown field %s in view %s; there are key, on_change, ttl, negative, stale, load, tables, owners, events, http", f.name, n.name)
 		}
 	}
-	for _, needed := range []string{"key", "load"} {
-		if _, ok := at[needed]; !ok {
-			r.faultf(n.key.GetToken(), "view %s has no %s", n.name, needed)
-		}
-	}
+	r.needs("view", n, at, "key", "load")
 	if _, ok := at["ttl"]; !ok {
 		v.TTL = r.defaultTTL(n)
 	}
@@ -168,6 +162,24 @@ func (r *reader) view(n field) *View {
 	v.Negative = min(v.Negative, v.TTL)
 	r.fits(v, at)
 	return v
+}
+
+// named says where a view or template has no name that can be one.
+func (r *reader) named(kind string, n field) bool {
+	good := viewName.MatchString(n.name) && len(n.name) <= 63
+	if !good {
+		r.faultf(n.key.GetToken(), "%s %s: a name is lower-case letters, digits and _, begins with a letter, and has at most 63", kind, n.name)
+	}
+	return good
+}
+
+// needs says which of these fields are not there.
+func (r *reader) needs(kind string, n field, there map[string]field, names ...string) {
+	for _, name := range names {
+		if _, ok := there[name]; !ok {
+			r.faultf(n.key.GetToken(), "%s %s has no %s", kind, n.name, name)
+		}
+	}
 }
 
 func (r *reader) defaultTTL(n field) time.Duration {

@@ -32,9 +32,7 @@ func placeOf(file string, line int) string { return fmt.Sprintf("%s:%d", file, l
 // template reads one template. What it returns is whole only when there was no mistake.
 func (r *reader) template(n field, views *Set) *Template {
 	t := &Template{Name: n.name, file: r.file, lines: map[string]int{"": n.key.GetToken().Position.Line}}
-	if !viewName.MatchString(n.name) || len(n.name) > 63 {
-		r.faultf(n.key.GetToken(), "template %s: a name is lower-case letters, digits and _, begins with a letter, and has at most 63", n.name)
-	}
+	r.named("template", n)
 	fields, ok := r.fields("template "+n.name, n.value)
 	if !ok {
 		return t
@@ -57,11 +55,7 @@ func (r *reader) template(n field, views *Set) *Template {
 			r.faultf(f.key.GetToken(), "unknown field %s in template %s; there are on, rows, scope, request", f.name, n.name)
 		}
 	}
-	for _, needed := range []string{"on", "rows", "scope", "request"} {
-		if _, ok := at[needed]; !ok {
-			r.faultf(n.key.GetToken(), "template %s has no %s", n.name, needed)
-		}
-	}
+	r.needs("template", n, at, "on", "rows", "scope", "request")
 	for _, on := range t.On {
 		if on.View != "" && t.TakesData() {
 			r.faultf(tokenOf(at["rows"].value), "%s.rows takes $2, the event's data, of which %s has none", n.name, on.Type)
