@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -85,6 +86,10 @@ func parseInfo(text string) map[string]string {
 	return info
 }
 
+// ErrImpaired is wrapped by what is wrong with a part that is ready nevertheless: it does
+// less than it was to, and no other process would do better.
+var ErrImpaired = errors.New("impaired")
+
 // getReady says whether every part is ready, and which one is not. Why is for
 // who shows ADMIN_TOKEN: it may name hosts and users.
 func (s *Server) getReady(x *exchange) error {
@@ -96,9 +101,14 @@ func (s *Server) getReady(x *exchange) error {
 	parts := make(map[string]string, len(states))
 	waiting := 0
 	for name, err := range states {
+		impaired := errors.Is(err, ErrImpaired)
 		switch {
 		case err == nil:
 			parts[name] = "ready"
+		case admin && impaired:
+			parts[name] = err.Error()
+		case impaired:
+			parts[name] = "impaired"
 		case admin:
 			parts[name] = err.Error()
 			waiting++

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -40,6 +41,26 @@ func TestReadyNamesThePartThatIsNot(t *testing.T) {
 	}
 	w.get("/readyz", "Authorization", "Bearer "+eventsToken).wants(t, 503, nil)
 	w.get("/livez").wants(t, 200, nil)
+}
+
+// A part that does less than it was to is named, and keeps the process no less ready.
+func TestReadyThoughAPartIsImpaired(t *testing.T) {
+	parts := map[string]error{"redis": nil, "queries": fmt.Errorf("%w: no table letters", ErrImpaired)}
+	w := begin(t, func(o *Options) { o.Parts = func() map[string]error { return parts } })
+	a := w.get("/readyz")
+	a.wants(t, 200, nil)
+	if !strings.Contains(string(a.body), `"queries":"impaired"`) || strings.Contains(string(a.body), "letters") {
+		t.Errorf("%s", a.body)
+	}
+	if a = w.get("/readyz", "Authorization", "Bearer "+adminToken); !strings.Contains(string(a.body), `"queries":"impaired: no table letters"`) {
+		t.Errorf("%s", a.body)
+	}
+	parts["redis"] = errors.New("away")
+	a = w.get("/readyz")
+	a.wants(t, 503, nil)
+	if p := a.problem(t); p.Parts["queries"] != "impaired" || !strings.HasPrefix(p.Detail, "1 of 2") {
+		t.Errorf("%s", a.body)
+	}
 }
 
 func TestStatsSumAllProcesses(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -50,8 +49,9 @@ type Templates struct {
 	store   *cache.Store
 	answers *cache.Answers
 	loader  *Loader
-	most    int         // questions of one event
-	wrong   atomic.Bool // PostgreSQL has refused a query, and nothing is asked
+	most    int // questions of one event
+	wrong   refusals
+	letters letters
 }
 
 // Bounds of what one event makes.
@@ -64,7 +64,7 @@ const (
 // NewTemplates checks that each template's request can be asked, and in its scope. Its
 // errors join all mistakes, each with its place in the file.
 func NewTemplates(store *cache.Store, loader *Loader, o TemplatesOptions) (*Templates, error) {
-	t := &Templates{o: o, store: store, loader: loader, most: rowsOfTemplate}
+	t := &Templates{o: o, store: store, loader: loader, most: rowsOfTemplate, wrong: refusals{news: make(chan struct{}, 1)}}
 	if store != nil { // else they are only to be checked
 		t.answers = store.NewAnswers(o.View)
 	}
@@ -100,7 +100,7 @@ type started struct {
 }
 
 // Handle works through a batch. An event is done when its questions are in the stream, or
-// when nothing is to be asked: Check has found a query wrong, or it is of long ago.
+// when nothing is to be asked: PostgreSQL refuses the template's query, or it is of long ago.
 func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []error {
 	b := newBatch(messages)
 	var order []*started
@@ -113,7 +113,7 @@ func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []e
 			if !template.Begins(e.Type, e.View, e.Data) {
 				continue
 			}
-			if why := t.void(e); why != "" {
+			if why := t.void(template, e); why != "" {
 				t.o.Counts.count(template.Name, why)
 				continue
 			}
@@ -139,9 +139,9 @@ func (t *Templates) Handle(ctx context.Context, messages []*message.Message) []e
 // void says why an event begins nothing; empty: it does. What is older than an answer
 // lasts has had its answers, or nobody has wanted them: streams that are read again, or
 // from their beginning, are not to be paid for once more.
-func (t *Templates) void(e event.Event) string {
+func (t *Templates) void(template *view.Template, e event.Event) string {
 	switch {
-	case t.wrong.Load():
+	case t.wrong.has(template.Name):
 		return "refused"
 	case !e.Time.IsZero() && time.Since(e.Time) > max(t.o.View.TTL, warmAge):
 		return "late"
@@ -153,7 +153,7 @@ func (t *Templates) void(e event.Event) string {
 func (t *Templates) ask(ctx context.Context, s *started) error {
 	rows, err := t.loader.rowsOf(ctx, s, t.most+1)
 	if err != nil {
-		return fmt.Errorf("template %s: %w", s.template.Name, rowsFailure(err))
+		return t.unread(s, err)
 	}
 	if len(rows) > t.most {
 		rows = rows[:t.most]
@@ -169,8 +169,34 @@ func (t *Templates) ask(ctx context.Context, s *started) error {
 		unfit = append(unfit, bad...)
 	}
 	if len(unfit) > 0 {
-		return fmt.Errorf("template %s: %d of %d rows make no question: %w: %w", s.template.Name, len(unfit), len(rows), unfit[0], stream.ErrReject)
+		return t.reject(s, fmt.Errorf("template %s: %d of %d rows make no question: %w: %w", s.template.Name, len(unfit), len(rows), unfit[0], stream.ErrReject))
 	}
+	return nil
+}
+
+// unread decides what becomes of an event whose rows could not be read.
+func (t *Templates) unread(s *started, err error) error {
+	if why := refusedFor(s.template, err); why != nil {
+		t.o.Counts.count(s.template.Name, "refused")
+		if t.wrong.add(s.template.Name, refused{why, s}) {
+			t.o.Counts.usable(false)
+		}
+		return nil
+	}
+	err = fmt.Errorf("template %s: %w", s.template.Name, rowsFailure(err))
+	if errors.Is(err, stream.ErrReject) {
+		return t.reject(s, err)
+	}
+	return err
+}
+
+// reject ends an event that will never be right: in a dead letter, but where there is one
+// already.
+func (t *Templates) reject(s *started, err error) error {
+	if t.letters.due(s, err.Error(), time.Now()) {
+		return err
+	}
+	t.o.Log.Debug().Err(err).Str("subject", s.subject).Msg("an event has its dead letter already")
 	return nil
 }
 

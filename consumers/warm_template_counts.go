@@ -20,10 +20,10 @@ func NewTemplateCounts(names []string, metrics prometheus.Registerer) (*Template
 	c := &TemplateCounts{names: slices.Clone(names), total: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mythic_cache_ai_template_questions_total",
 		Help: "Questions of templates, by template and what became of them: there (answered already), coming (asked already), asked, then made, or dropped for budget or late; " +
-			"rows that make none: unfit, beyond; events that begin none: late, refused (PostgreSQL refuses a query).",
+			"rows that make none: unfit, beyond; events that begin none: late, refused (PostgreSQL refuses the query).",
 	}, []string{"template", "outcome"}), fit: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mythic_cache_ai_templates_usable",
-		Help: "1 where PostgreSQL takes the queries of all templates; 0: one is refused, or was not judged yet, and nothing is asked ahead.",
+		Help: "1 where PostgreSQL takes the queries of all templates; 0: one is refused, and begins nothing, or was not judged yet.",
 	})}
 	if err := register(metrics, c.total, c.fit); err != nil {
 		return nil, fmt.Errorf("templates: %w", err)

@@ -76,40 +76,81 @@ func withoutRow(err error) error {
 
 // Check has PostgreSQL judge the queries, and compares what they tell with what the
 // templates read. Its error is a *TemplateError where one is wrong, which no waiting
-// mends but that of tables still to come; Handle passes over all events until it finds
-// them right.
+// mends but that of tables still to come; Handle passes over the events of that template
+// until it is found right. Of a query that was refused in use, it is looked whether that
+// would be so again.
 func (t *Templates) Check(ctx context.Context) error {
-	err := t.check(ctx)
-	var wrong *TemplateError
-	if refused := errors.As(err, &wrong); refused || err == nil {
-		t.wrong.Store(refused)
-		t.o.Counts.usable(!refused)
+	wrong := map[string]refused{}
+	var all []error
+	for _, one := range t.o.Templates.All() {
+		found, err := t.examine(ctx, one)
+		if err != nil {
+			return err
+		}
+		if found.why != nil {
+			wrong[one.Name] = found
+			all = append(all, found.why)
+		}
 	}
-	return err
+	t.o.Counts.usable(len(wrong) == 0)
+	t.wrong.replace(wrong)
+	return errors.Join(all...)
 }
 
-func (t *Templates) check(ctx context.Context) error {
+// Refused tells when PostgreSQL has refused a query that Check had found right. Check says
+// then which, and why.
+func (t *Templates) Refused() <-chan struct{} { return t.wrong.news }
+
+// examine returns what is wrong with one template, if anything is.
+func (t *Templates) examine(ctx context.Context, one *view.Template) (refused, error) {
+	wrong, err := t.prepare(ctx, one)
+	if wrong != nil || err != nil {
+		return refused{why: wrong}, err
+	}
+	seen := t.wrong.inUse(one.Name)
+	if seen == nil {
+		return refused{}, nil
+	}
+	_, err = t.loader.rowsOf(ctx, seen, 1)
+	if why := refusedFor(one, err); why != nil {
+		return refused{why, seen}, nil //nolint:nilerr // that is what it says
+	}
+	if errors.Is(err, ErrPaused) || errors.Is(err, ErrBusy) {
+		return refused{}, fmt.Errorf("reach PostgreSQL: %w", err)
+	}
+	return refused{}, nil
+}
+
+// prepare has a query judged without running it, and returns what is wrong with it.
+func (t *Templates) prepare(ctx context.Context, one *view.Template) (wrong, err error) {
 	ctx, cancel := context.WithTimeout(ctx, t.loader.Deadline())
 	defer cancel()
 	conn, err := t.loader.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("reach PostgreSQL: %w", err)
+		return nil, fmt.Errorf("reach PostgreSQL: %w", err)
 	}
 	defer conn.Release()
-	var wrong []error
-	for _, one := range t.o.Templates.All() {
-		told, err := conn.Conn().PgConn().Prepare(ctx, "", fmt.Sprintf("SELECT r.*, %s FROM (\n%s\n) r", typesOf(one), one.Rows), nil)
-		var server *pgconn.PgError
-		switch {
-		case errors.As(err, &server):
-			wrong = append(wrong, &TemplateError{one.Place("rows"), one.Name + ".rows: PostgreSQL says: " + server.Message + " (SQLSTATE " + server.Code + ")"})
-		case err != nil:
-			return fmt.Errorf("reach PostgreSQL: %w", err)
-		default:
-			wrong = append(wrong, compareColumns(one, told.Fields)...)
-		}
+	told, err := conn.Conn().PgConn().Prepare(ctx, "", fmt.Sprintf("SELECT r.*, %s FROM (\n%s\n) r", typesOf(one), one.Rows), nil)
+	var server *pgconn.PgError
+	switch {
+	case errors.As(err, &server):
+		return &TemplateError{one.Place("rows"), one.Name + ".rows: PostgreSQL says: " + server.Message + " (SQLSTATE " + server.Code + ")"}, nil
+	case err != nil:
+		return nil, fmt.Errorf("reach PostgreSQL: %w", err)
 	}
-	return errors.Join(wrong...)
+	return errors.Join(compareColumns(one, told.Fields)...), nil
+}
+
+// refusedFor is what is wrong with a template whose query was refused, and will be for every
+// event: it names what is not there, or may not be read. It quotes nothing, since a
+// function may have said it.
+func refusedFor(one *view.Template, err error) error {
+	state := sqlState(err)
+	switch state[:min(2, len(state))] {
+	case "42", "3F", "0A":
+		return &TemplateError{one.Place("rows"), one.Name + ".rows: PostgreSQL refuses it in use (SQLSTATE " + state + ")"}
+	}
+	return nil
 }
 
 // TemplateError is what is wrong with a template.

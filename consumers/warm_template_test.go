@@ -337,6 +337,111 @@ func TestTemplatesSayWhichRowsAreUnfit(t *testing.T) {
 		t.Errorf("the error is %v", errs[0])
 	}
 	a.wants(t, "asked=2 unfit=1 beyond=1")
+	// Once is enough.
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	a.wants(t, "unfit=2")
+	a.world.set("a", 6)
+	a.world.set("c", 2)
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"), begun("c"))), nil, stream.ErrReject)
+}
+
+// What an event brings upon itself is a dead letter once, however often it is repeated.
+func TestTemplatesWriteALetterOnce(t *testing.T) {
+	t.Parallel()
+	s := &started{template: parseTemplates(t, greetings).All()[0], subject: "a", data: "{}"}
+	other := *s
+	other.data = "{} "
+	var l letters
+	now := time.Now()
+	for i, c := range []struct {
+		s    *started
+		why  string
+		at   time.Time
+		want bool
+	}{
+		{s, "x", now, true}, {s, "x", now.Add(letterFor - time.Second), false}, {s, "y", now, true}, {&other, "x", now, true},
+		{s, "x", now.Add(letterFor), true}, {s, "x", now.Add(letterFor), false},
+	} {
+		if l.due(c.s, c.why, c.at) != c.want {
+			t.Errorf("%d: a letter is due: %v", i, !c.want)
+		}
+	}
+	for i := range maxLetters + 10 {
+		if !l.due(s, fmt.Sprint(i), now) {
+			t.Fatalf("%d: there is no letter", i)
+		}
+	}
+	if n := len(l.written); n != maxLetters {
+		t.Errorf("%d are remembered", n)
+	}
+	if l.due(s, "last", now.Add(3*letterFor)); len(l.written) != 1 {
+		t.Errorf("%d are remembered whose time is over", len(l.written)-1)
+	}
+}
+
+// A query that turns wrong while it is used holds up its own events alone, and is found
+// right again.
+func TestTemplatesPassOverAQueryThatTurnsWrong(t *testing.T) {
+	t.Parallel()
+	a := newAheads(t, greetings+`
+  praise:
+    on: {things.asked: {now: true}}
+    rows: SELECT 'user_1' AS who, $1 AS thing
+    scope: who
+    request: {prompt: 'Praise {{.thing}}.'}
+`)
+	a.world.set("a", 1)
+	refused := func(says string) {
+		t.Helper()
+		a.world.ends(a.Handle(t.Context(), messages(begun("a"), begun("b"))), nil, nil)
+		select {
+		case <-a.Refused():
+		default:
+			t.Error("nobody is told")
+		}
+		if n := valueOf(t, a.counts.fit); n != 0 {
+			t.Errorf("the templates are usable: %v", n)
+		}
+		for range 2 {
+			a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+			var told *TemplateError
+			if err := a.Check(t.Context()); !errors.As(err, &told) || !strings.Contains(err.Error(), says) {
+				t.Errorf("Check says %v", err)
+			}
+		}
+		select {
+		case <-a.Refused():
+			t.Error("it is told twice")
+		default:
+		}
+	}
+	right := func() {
+		t.Helper()
+		if err := a.Check(t.Context()); err != nil || valueOf(t, a.counts.fit) != 1 {
+			t.Errorf("it is right, and Check says %v", err)
+		}
+	}
+	a.world.exec("ALTER TABLE things RENAME TO elsewhere")
+	refused(`greeting.rows: PostgreSQL says: relation "things" does not exist (SQLSTATE 42P01)`)
+	a.wants(t, "asked=0 refused=4")
+	if n := valueOf(t, a.counts.total.WithLabelValues("praise", "asked")); n != 2 {
+		t.Errorf("another has asked %v questions", n)
+	}
+	a.world.exec("ALTER TABLE elsewhere RENAME TO things")
+	right()
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	a.wants(t, "asked=1 refused=4")
+
+	// What is wrong within a function looks right.
+	a.world.exec("ALTER TABLE things RENAME TO elsewhere")
+	a.world.exec(`CREATE FUNCTION gone() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM "gone"); END'`)
+	a.world.exec("CREATE VIEW things AS SELECT id, gone() AS n FROM elsewhere")
+	refused("greeting.rows: PostgreSQL refuses it in use (SQLSTATE 42P01)")
+	a.wants(t, "asked=1 refused=7")
+	a.world.exec("CREATE TABLE gone AS SELECT 1 AS one FROM generate_series(1, 2)")
+	right()
+	a.world.ends(a.Handle(t.Context(), messages(begun("a"))), nil)
+	a.wants(t, "asked=2 refused=7 there=0 coming=1")
 }
 
 func TestTemplatesWhileServersAreAway(t *testing.T) {
@@ -358,9 +463,6 @@ templates:
 		t.Errorf("the error quotes: %v", errs[2])
 	}
 	a.wants(t, "asked=1 unfit=0")
-	a.world.exec("ALTER TABLE things RENAME TO elsewhere")
-	a.world.ends(a.Handle(t.Context(), messages(word)), stream.ErrPause)
-	a.world.exec("ALTER TABLE elsewhere RENAME TO things")
 	a.redis.Stop()
 	a.world.ends(a.Handle(t.Context(), messages(word)), stream.ErrPause)
 }

@@ -181,6 +181,15 @@ func TestTemplatesDoWithoutTheirTables(t *testing.T) {
 	if s.metric("mythic_cache_ai_templates_usable") != 0 {
 		t.Error("the templates are said to be usable")
 	}
+	impaired := func(why string) error {
+		if a := s.get("/readyz", adminToken); a.status != http.StatusOK || strings.Contains(string(a.body), "impaired: ") != (why != "") || !strings.Contains(string(a.body), why) {
+			return fmt.Errorf("readyz says %s", a.body)
+		}
+		return nil
+	}
+	if err := impaired("SQLSTATE 42P01"); err != nil {
+		t.Error(err)
+	}
 	s.add("letters", "letters.written", "1", "{}")
 	const passed = `mythic_cache_ai_template_questions_total{outcome="refused",template="letter"}`
 	testserver.Eventually(t, "the letter is passed over, and the stream trimmed", func() error {
@@ -207,6 +216,19 @@ func TestTemplatesDoWithoutTheirTables(t *testing.T) {
 		}
 		return s.warmed()
 	})
+	// A query that turns wrong is said, and found right again.
+	testserver.Eventually(t, "nothing is impaired", func() error { return impaired("") })
+	s.exec("ALTER TABLE letters RENAME COLUMN text TO said")
+	s.add("letters", "letters.written", "1", "{}")
+	testserver.Eventually(t, "the query has turned wrong", func() error { return impaired("SQLSTATE 42703") })
+	testserver.Eventually(t, "the second letter is passed over", func() error {
+		if n := s.metric(passed); n != 2 {
+			return fmt.Errorf("%v passed over", n)
+		}
+		return s.warmed()
+	})
+	s.exec("ALTER TABLE letters RENAME COLUMN said TO text")
+	testserver.Eventually(t, "nothing is impaired any more", func() error { return impaired("") })
 	if log := s.log.String(); !strings.Contains(log, "templates cannot be used") || !strings.Contains(log, "letter.rows: PostgreSQL says") {
 		t.Error("the log does not say what is wrong")
 	}

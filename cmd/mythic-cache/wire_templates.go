@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"mythiccache/api"
 	"mythiccache/cache"
 	"mythiccache/cache/view"
 	"mythiccache/consumers"
@@ -70,9 +71,9 @@ func variables(environment map[string]string) func(name string) (string, bool) {
 }
 
 // addTemplates adds what asks ahead, where there are templates. It begins once
-// PostgreSQL has judged their queries. While it refuses one, what would begin templates is
-// passed over: streams that stood still would not be trimmed, and asking ahead is worth no
-// full Redis. Nor is the process unready for that; log, metric and doctor say it.
+// PostgreSQL has judged their queries. While it refuses one, what would begin that template
+// is passed over: streams that stood still would not be trimmed, and asking ahead is worth no
+// full Redis. Nor is the process unready for that; log, metric, /readyz and doctor say it.
 func (w *worker) addTemplates(
 	schema *schemaGate, loader *consumers.Loader, store *cache.Store, o consumers.TemplatesOptions,
 ) (*consumers.TemplateCounts, error) {
@@ -102,8 +103,15 @@ func (w *worker) addTemplates(
 	}
 	w.parts.watch("templates", consumer.Ready)
 	judged := make(chan struct{})
+	var said part
+	w.parts.watch("templates' queries", func() error {
+		if err := said.Ready(); err != nil {
+			return fmt.Errorf("%w: %w", api.ErrImpaired, err)
+		}
+		return nil
+	})
 	w.consumers.add("templates' queries", schema.after(func(ctx context.Context) error {
-		w.judgeTemplates(ctx, templates, judged)
+		w.judgeTemplates(ctx, templates, &said, judged)
 		return nil
 	}))
 	w.consumers.add("templates", func(ctx context.Context) error {
@@ -117,11 +125,10 @@ func (w *worker) addTemplates(
 	return counts, nil
 }
 
-// judgeTemplates has PostgreSQL judge the queries until they are right, and says what is
-// wrong with them: a table that they read may be still to come. It closes judged once
-// PostgreSQL has said anything.
-func (w *worker) judgeTemplates(ctx context.Context, templates *consumers.Templates, judged chan<- struct{}) {
-	var said part
+// judgeTemplates has PostgreSQL judge the queries until they are right, and again when one
+// turns wrong, and says what is wrong with them: a table that they read may be still to
+// come, or was altered. It closes judged once PostgreSQL has said anything.
+func (w *worker) judgeTemplates(ctx context.Context, templates *consumers.Templates, said *part, judged chan<- struct{}) {
 	for first := true; ; {
 		err := templates.Check(ctx)
 		if ctx.Err() != nil {
@@ -129,23 +136,25 @@ func (w *worker) judgeTemplates(ctx context.Context, templates *consumers.Templa
 		}
 		var wrong *consumers.TemplateError
 		known := err == nil || errors.As(err, &wrong)
-		switch {
-		case said.report(err) && err != nil:
-			w.log.Error().Err(err).Msg("templates cannot be used; nothing is asked ahead")
-		case err == nil && !first:
+		switch changed := said.report(err); {
+		case changed && err != nil:
+			w.log.Error().Err(err).Msg("templates cannot be used; they ask nothing ahead")
+		case changed && !first:
 			w.log.Info().Msg("templates can be used")
 		}
 		if known && first {
 			close(judged)
 			first = false
 		}
-		if err == nil {
-			return
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(lookEvery)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(lookEvery):
+		case <-templates.Refused():
+		case <-again:
 		}
 	}
 }
