@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"regexp"
 	"strings"
@@ -58,6 +59,7 @@ func FuzzCanonical(f *testing.F) {
 		`{"b":[1.50,-0,-0.0,1e21,1E-7,0.000001,123456789012345,true,null,false],"a":{"":"","\ud83d\ude00":1,"\ufb33":2,"😀x":3,"\ue000":4}}`,
 		"{\"\\u000a\\/\\u001F\\u007f\\\"\\\\\":\"\\u2028\u2028\\b\\f\\n\\r\\t\x7f\"} ", `{"a":"\ud800"}`, `{"a":"\udc00\ud800"}`, `{"a":"\ud800x"}`, "{\"\xff\":1}",
 		`{"a":1,"\u0061":2}`, `{"a":{"b":1,"b":1}}`, `{"a":1e999}`, `{"a":-1e-999}`, `{"a":[[[{}]],[]]}`, ` { } `, `[]`, `{"a":1}{}`, ``,
+		`{"a":01}`, `{"a":1.}`, `{"a":.5}`, `{"a":1e}`, `{"a":-}`, `{"a":tru}`, `{"a" 1}`, `{"a":1,}`, `{,}`, `{"a":[1,]}`, `{"a":[,1]}`, `{"a":[1 2]}`, `{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"\u00zz"}`, "{\"a\":\"\n\"}", `{"a":"`, `{"a":"\`, `{"a`, `{"a":1`,
 	} {
 		f.Add(seed)
 	}
@@ -146,5 +148,46 @@ func TestQuestionsHaveTheSameKeys(t *testing.T) {
 		if _, err := q.Key("openai", ""); !errors.Is(err, ErrRequest) {
 			t.Errorf("nobody's key: %v", err)
 		}
+	}
+}
+
+// Names with escapes are read once each, however often they are compared.
+func TestNamesWithEscapesAreCheap(t *testing.T) { //nolint:paralleltest // it counts allocations
+	const names = 5000
+	var text strings.Builder
+	text.WriteByte('{')
+	for i := range names {
+		fmt.Fprintf(&text, `"\n%d":%d,`, i*7919%names, i)
+	}
+	object := []byte(text.String()[:text.Len()-1] + "}")
+	var all members
+	var err error
+	allocations := testing.AllocsPerRun(1, func() { all, err = readMembers(object) })
+	if err != nil || len(all) != names || allocations > 2*names {
+		t.Errorf("%d members (%v) with %.0f allocations", len(all), err, allocations)
+	}
+}
+
+func BenchmarkCanonical(b *testing.B) {
+	for name, text := range map[string]string{
+		"small": `{"model":"writer","stream":false,"temperature":0.7,"messages":[{"role":"system","content":"You write books."},{"role":"user","content":"a title"}]}`,
+		"long":  `{"model":"writer","messages":[{"role":"user","content":"` + strings.Repeat("Salt and light, and all that the sea gives back. ", 80) + `"}]}`,
+		"names": func() string {
+			var all strings.Builder
+			for i := range 60_000 {
+				fmt.Fprintf(&all, `,"\n%07d":1`, i*7919%60_000)
+			}
+			return "{" + all.String()[1:] + "}"
+		}(),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := readMembers([]byte(text)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
