@@ -43,7 +43,7 @@ func NewOpenAI(baseURL, key string, client *http.Client) (Model, error) {
 		return nil, errors.New("the model's base URL is not of the form https://host/path")
 	}
 	if client == nil {
-		client = &http.Client{} // deadlines come with the contexts
+		client = &http.Client{Transport: newWay()} // deadlines come with the contexts
 	}
 	bounded := *client
 	bounded.Transport = boundedTransport{next: client.Transport}

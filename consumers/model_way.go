@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // unreached is an error of the way to the model. Whoever asked is told of which kind it
@@ -58,6 +59,40 @@ func kindOf(err error) string {
 	return ""
 }
 
+// waysKept is how many connections to a provider wait for the next call, where it speaks
+// HTTP/1.1: as many calls as that begin and end together need no new ones.
+const waysKept = 128
+
+// newWay makes the way to a provider, with the environment's proxies.
+func newWay() http.RoundTripper {
+	usual, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport // a program's own
+	}
+	way := usual.Clone()
+	way.MaxIdleConns, way.MaxIdleConnsPerHost = waysKept, waysKept
+	return way
+}
+
+// What of a response may come after the last that is read of it.
+const (
+	restMost = 4 << 10
+	restFor  = 20 * time.Millisecond
+)
+
+// restBody reads, when it is closed, what comes after the last event of a stream, which is
+// nothing but the end of the response: a connection whose response was not read to its end
+// is lost to the next call. A provider that goes on, or does not end it, is not waited for.
+type restBody struct{ io.ReadCloser }
+
+// Close implements io.Closer.
+func (b restBody) Close() error {
+	giveUp := time.AfterFunc(restFor, func() { _ = b.ReadCloser.Close() })
+	defer giveUp.Stop()
+	_, _ = io.CopyN(io.Discard, b.ReadCloser, restMost)
+	return b.ReadCloser.Close()
+}
+
 // boundedTransport ends responses that do not end by themselves, and has those that are
 // whole look as if they came in pieces.
 type boundedTransport struct{ next http.RoundTripper }
@@ -71,7 +106,7 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
+	response.Body = restBody{http.MaxBytesReader(nil, response.Body, maxResponse)}
 	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // another way to write it is another type
 	if response.StatusCode == http.StatusOK && kind == "application/json" {
 		return inOnePiece(response)
