@@ -12,10 +12,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+
+	"mythiccache/internal/bench/writers"
 )
 
 const (
-	writers = 8
 	reader  = "bench_"
 	keyName = prefix + "user_books:{" + reader
 	id      = "('00000000-0000-4000-9000-' || lpad((%s)::text, 12, '0'))::uuid"
@@ -64,7 +65,7 @@ func (b *bed) follow(ctx context.Context, n int) ([]float64, error) {
 			}
 		}
 	})
-	err := b.writeAll(ctx, writes, begun)
+	err := b.app(writes, begun).Run(ctx, n, writeRate)
 	if err == nil {
 		err = await(ctx, "all keys are fenced", func() error {
 			if n := left.Load(); n > 0 {
@@ -83,38 +84,19 @@ func (b *bed) follow(ctx context.Context, n int) ([]float64, error) {
 	return late, err
 }
 
-// writeAll commits at the rate, on some connections.
-func (b *bed) writeAll(ctx context.Context, writes []write, begun time.Time) error {
-	due := make(chan int, len(writes)) // a late commit holds up no other
-	failed := make(chan error, writers)
-	var ready, done sync.WaitGroup
-	ready.Add(writers)
-	for range writers {
-		done.Go(func() {
-			conn, err := pgx.Connect(ctx, b.Postgres.URL("postgres"))
-			ready.Done()
-			if err != nil {
-				failed <- fmt.Errorf("connect: %w", err)
-				return
+// app makes the writes.
+func (b *bed) app(writes []write, begun time.Time) writers.App {
+	update := "UPDATE books SET title = 'at ' || clock_timestamp() WHERE id = " + fmt.Sprintf(id, "$1::int")
+	return writers.App{
+		Connections: 8,
+		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, b.Postgres.URL("postgres")) },
+		Statement:   update,
+		Write: func(ctx context.Context, conn *pgx.Conn, n int) error {
+			if _, err := conn.Exec(ctx, update, n); err != nil {
+				return fmt.Errorf("write %d: %w", n, err)
 			}
-			defer conn.Close(context.WithoutCancel(ctx))
-			for n := range due {
-				if _, err := conn.Exec(ctx, "UPDATE books SET title = 'at ' || clock_timestamp() WHERE id = "+fmt.Sprintf(id, "$1::int"), n); err != nil {
-					failed <- fmt.Errorf("write %d: %w", n, err)
-					return
-				}
-				writes[n].committed.Store(int64(time.Since(begun)))
-			}
-		})
+			writes[n].committed.Store(int64(time.Since(begun)))
+			return nil
+		},
 	}
-	ready.Wait()
-	first := time.Now()
-	for n := range writes {
-		time.Sleep(time.Until(first.Add(time.Duration(n) * time.Second / writeRate)))
-		due <- n
-	}
-	close(due)
-	done.Wait()
-	close(failed)
-	return errors.Join(<-failed)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,11 +14,12 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"mythiccache/internal/bench/gauge"
+	"mythiccache/internal/bench/writers"
 	"mythiccache/producers/event"
 )
 
-// writers is how many connections an app has.
-const writers = 16
+// connections is how many an app has.
+const connections = 16
 
 // follower writes at a steady rate, whether or not what it wrote before has
 // arrived, and notes when each write's key can be read from the stream. Each write
@@ -63,7 +63,7 @@ func (c *contestant) follow(ctx context.Context, users, rate int, period time.Du
 	defer enough()
 	read := make(chan error, 1)
 	go func() { read <- f.read(reading, last) }()
-	err = f.write(ctx, rate)
+	err = f.app().Run(ctx, len(f.writes), rate)
 	if err == nil {
 		// What has not come when the mark has come never will.
 		err = c.caughtUp(ctx)
@@ -81,50 +81,15 @@ func (c *contestant) follow(ctx context.Context, users, rate int, period time.Du
 	return came, c.clear(ctx)
 }
 
-// write commits at the rate, on connections that are all opened beforehand.
-func (f *follower) write(ctx context.Context, rate int) error {
-	due := make(chan int, len(f.writes)) // a late commit holds up no other
-	failed := make(chan error, writers)
-	var ready, done sync.WaitGroup
-	ready.Add(writers)
-	for range writers {
-		done.Go(func() { failed <- f.commitAll(ctx, due, &ready) })
-	}
-	ready.Wait()
-	begun := time.Now()
-	for n := range f.writes {
-		time.Sleep(time.Until(begun.Add(time.Duration(n) * time.Second / time.Duration(rate))))
-		due <- n
-	}
-	close(due)
-	done.Wait()
-	close(failed)
-	for err := range failed {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// commitAll makes the writes that are due, on one connection.
-func (f *follower) commitAll(ctx context.Context, due <-chan int, ready *sync.WaitGroup) error {
+// app makes the writes.
+func (f *follower) app() writers.App {
 	update := "UPDATE books SET title = 'write ' || $1::int WHERE id = " + idOf("$2::int")
-	conn, err := connect(ctx, f.c.url)
-	if err == nil {
-		defer conn.Close(context.WithoutCancel(ctx))
-		_, err = conn.Prepare(ctx, update, update)
+	return writers.App{
+		Connections: connections,
+		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return connect(ctx, f.c.url) },
+		Statement:   update,
+		Write:       func(ctx context.Context, conn *pgx.Conn, n int) error { return f.commit(ctx, conn, update, n) },
 	}
-	ready.Done()
-	if err != nil {
-		return err
-	}
-	for n := range due {
-		if err := f.commit(ctx, conn, update, n); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (f *follower) commit(ctx context.Context, conn *pgx.Conn, update string, n int) error {

@@ -13,13 +13,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"mythiccache/internal/bench/writers"
 	"mythiccache/producers/event"
 )
 
 const (
-	writers = 16 // connections that an app has
-	reader  = "bench_"
-	id      = "('00000000-0000-4000-9000-' || lpad((%s)::text, 12, '0'))::uuid"
+	connections = 16 // that an app has
+	reader      = "bench_"
+	id          = "('00000000-0000-4000-9000-' || lpad((%s)::text, 12, '0'))::uuid"
 )
 
 // follower writes at a steady rate, whether or not what it wrote before has arrived,
@@ -57,7 +58,7 @@ func (w *whole) follow(ctx context.Context, rate, seconds int) (came, error) {
 	hearing.Go(func() { f.hear(heard) })
 	read := make(chan error, 1)
 	go func() { read <- f.read(reading, last) }()
-	err = f.write(ctx, rate)
+	err = f.app().Run(ctx, len(f.writes), rate)
 	if err == nil {
 		err = f.wait(ctx)
 	}
@@ -79,51 +80,22 @@ func (f *follower) wait(ctx context.Context) error {
 	}
 }
 
-// write commits at the rate, on connections that are all opened beforehand.
-func (f *follower) write(ctx context.Context, rate int) error {
-	due := make(chan int, len(f.writes)) // a late commit holds up no other
-	failed := make(chan error, writers)
-	var ready, done sync.WaitGroup
-	ready.Add(writers)
-	for range writers {
-		done.Go(func() { failed <- f.commitAll(ctx, due, &ready) })
-	}
-	ready.Wait()
-	begun := time.Now()
-	for n := range f.writes {
-		time.Sleep(time.Until(begun.Add(time.Duration(n) * time.Second / time.Duration(rate))))
-		due <- n
-	}
-	close(due)
-	done.Wait()
-	close(failed)
-	var err error
-	for one := range failed {
-		err = errors.Join(err, one)
-	}
-	return err
-}
-
-// commitAll makes the writes that are due, on one connection.
-func (f *follower) commitAll(ctx context.Context, due <-chan int, ready *sync.WaitGroup) error {
+// app makes the writes.
+func (f *follower) app() writers.App {
 	update := "UPDATE books SET title = 'at ' || clock_timestamp() WHERE id = " + fmt.Sprintf(id, "$1::int")
-	conn, err := pgx.Connect(ctx, f.w.Postgres.URL("postgres"))
-	if err == nil {
-		defer conn.Close(context.WithoutCancel(ctx))
-		_, err = conn.Prepare(ctx, update, update)
+	return writers.App{
+		Connections: connections,
+		Connect:     func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, f.w.Postgres.URL("postgres")) },
+		Statement:   update,
+		Write: func(ctx context.Context, conn *pgx.Conn, n int) error {
+			tag, err := conn.Exec(ctx, update, n)
+			if err != nil || tag.RowsAffected() != 1 {
+				return fmt.Errorf("write %d changed %d rows: %w", n, tag.RowsAffected(), err)
+			}
+			f.writes[n].committed.Store(int64(time.Since(f.begun)))
+			return nil
+		},
 	}
-	ready.Done()
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	for n := range due {
-		tag, err := conn.Exec(ctx, update, n)
-		if err != nil || tag.RowsAffected() != 1 {
-			return fmt.Errorf("write %d changed %d rows: %w", n, tag.RowsAffected(), err)
-		}
-		f.writes[n].committed.Store(int64(time.Since(f.begun)))
-	}
-	return nil
 }
 
 // hear notes when fences are set, until the subscription is closed.
