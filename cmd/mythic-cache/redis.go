@@ -93,6 +93,9 @@ func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (r
 		if o.ConnMaxLifetime == 0 {
 			o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = connLifetime, connLifetimeJitter
 		}
+		if o.TLSConfig == nil { // else sentinels may have another
+			o.Dialer = eagerDialer(dialTimeout, nil)
+		}
 		return redis.NewFailoverClient(&o), nil
 	}
 	o := *t.single
@@ -102,5 +105,6 @@ func (t redisTarget) dial(onConnect func(context.Context, *redis.Conn) error) (r
 	if o.ConnMaxLifetime == 0 {
 		o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = connLifetime, connLifetimeJitter
 	}
+	o.Dialer = eagerDialer(dialTimeout, o.TLSConfig)
 	return redis.NewClient(&o), nil
 }
