@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"mythiccache/cache"
@@ -121,6 +122,50 @@ func TestOpenAITellsNoWay(t *testing.T) {
 			}
 			if failed != nil && (!strings.Contains(failed.Detail, c.detail) || strings.Contains(failed.Detail, "hunter2")) {
 				t.Errorf("the log is told: %s", failed.Detail)
+			}
+		})
+	}
+}
+
+// TestCallsLeaveTheirConnectionsToTheNext whether the provider streams or not.
+func TestCallsLeaveTheirConnectionsToTheNext(t *testing.T) {
+	t.Parallel()
+	for name, reply := range map[string]modelserver.Reply{
+		"in pieces": {Text: "word by word"},
+		"whole":     {Text: "all at once", Whole: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := modelserver.New(t)
+			model, err := NewOpenAI(server.URL(), "", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const together = 10
+			for range 3 {
+				held, thinks := reply, make(chan struct{})
+				held.Hold = thinks
+				server.Respond(func(modelserver.Call) modelserver.Reply { return held })
+				var asking sync.WaitGroup
+				for range together {
+					asking.Go(func() {
+						if _, err := model.Answer(t.Context(), json.RawMessage(chatRequest), untold); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				for range together {
+					<-server.Arrived()
+				}
+				close(thinks)
+				asking.Wait()
+			}
+			connections := map[string]bool{}
+			for _, call := range server.Calls() {
+				connections[call.From] = true
+			}
+			if len(connections) != together {
+				t.Errorf("%d calls took %d connections, no more than %d at a time", len(server.Calls()), len(connections), together)
 			}
 		})
 	}

@@ -15,7 +15,8 @@ const maxBody = 8 << 20
 
 // Call is one request for a completion, as it arrived.
 type Call struct {
-	Number int // from 1
+	Number int    // from 1
+	From   string // the other end of the connection
 	Header http.Header
 	Body   []byte
 	Model  string
@@ -106,7 +107,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "", why)
 		return
 	}
-	call.Header = r.Header.Clone()
+	call.Header, call.From = r.Header.Clone(), r.RemoteAddr
 
 	s.mu.Lock()
 	call.Number = len(s.calls) + 1
