@@ -3,6 +3,8 @@ package cache_test
 import (
 	"context"
 	"errors"
+	"regexp"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -211,6 +213,30 @@ func TestWaitersNoticeSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	testserver.Eventually(t, "subscribed again", w.Ready)
+}
+
+// A subscription by which nothing comes is asked for signs of life, and kept.
+func TestAQuietSubscriptionIsKept(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, testserver.NewRedis(t), cache.Options{})
+	listen(t, s)
+	client := regexp.MustCompile(`id=(\d+) .* age=(\d+) `)
+	first := ""
+	testserver.Eventually(t, "it is older than a silence may be", func() error {
+		list, err := s.Client().Do(t.Context(), "CLIENT", "LIST", "TYPE", "pubsub").Text()
+		if err != nil {
+			return err
+		}
+		found := client.FindAllStringSubmatch(list, -1)
+		if len(found) != 1 || first != "" && first != found[0][1] {
+			t.Fatalf("instead of client %s there are: %s", first, list)
+		}
+		first = found[0][1]
+		if age, err := strconv.Atoi(found[0][2]); err != nil || age < 5 {
+			return errors.New("it is young")
+		}
+		return nil
+	})
 }
 
 // One who does not look keeps the newest announcements, and holds nobody up.
