@@ -95,22 +95,16 @@ func (a *Answers) EndLine(ctx context.Context, key string) error {
 // is named by its stream entry, where that is newer; and whether one is durable that has
 // joined.
 func (a *Answers) Line(ctx context.Context, key, entry string) (newest time.Time, durable bool, err error) {
-	event, durable, err := a.line(ctx, key, eventOrder(entry))
-	first, _, _ := strings.Cut(event, "-")
-	ms, _ := strconv.ParseInt(first, 10, 64) // eventOrder has written it
-	return time.UnixMilli(ms), durable, err
-}
-
-// line returns the newest event of a line, or this one where that is newer.
-func (a *Answers) line(ctx context.Context, key, event string) (newest string, durable bool, err error) {
 	var known, owed *redis.StringCmd
 	err = a.write(ctx, "look at a line", func(p redis.Pipeliner) {
 		known, owed = p.HGet(ctx, a.store.keys.aiLine(key), lineNewest), p.HGet(ctx, a.store.keys.aiLine(key), lineOwed)
 	})
 	if err != nil {
-		return event, false, err
+		return time.Time{}, false, err
 	}
-	return max(event, known.Val()), owed.Val() == flag(true), nil
+	first, _, _ := strings.Cut(max(eventOrder(entry), known.Val()), "-")
+	ms, _ := strconv.ParseInt(first, 10, 64) // eventOrder has written it
+	return time.UnixMilli(ms), owed.Val() == flag(true), nil
 }
 
 func flag(is bool) string {

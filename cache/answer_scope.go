@@ -194,23 +194,22 @@ func (a *Answers) Settle(ctx context.Context, scope, key string) error {
 // lease in hand. Where asking has just failed, it says how.
 func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (wanted bool, failed Failure, err error) {
 	keys := a.store.keys
-	event, _, err := a.line(ctx, key, eventOrder(entry))
-	if err != nil {
-		return false, Failure{}, err
-	}
-	noted, err := a.claim.Run(ctx, a.store.client,
-		[]string{keys.aiScope(scope), keys.aiAsked(scope), keys.aiForgotten(scope)},
-		event, key, a.life.Milliseconds(), askedFor.Milliseconds()).Int()
-	if err != nil {
-		return false, Failure{}, fmt.Errorf("claim an answer: %w", err)
-	}
-	var forgotten, failure *redis.StringCmd
+	var newest, forgotten, failure *redis.StringCmd
+	// Whoever forgets the answer after this takes the lease away.
 	err = a.write(ctx, "claim an answer", func(p redis.Pipeliner) {
+		newest = p.HGet(ctx, keys.aiLine(key), lineNewest)
 		forgotten = p.Get(ctx, keys.aiForgotten(key))
 		failure = p.Get(ctx, keys.aiFailed(key))
 	})
 	if err != nil {
 		return false, Failure{}, err
+	}
+	event := max(eventOrder(entry), newest.Val())
+	noted, err := a.claim.Run(ctx, a.store.client,
+		[]string{keys.aiScope(scope), keys.aiAsked(scope), keys.aiForgotten(scope)},
+		event, key, a.life.Milliseconds(), askedFor.Milliseconds()).Int()
+	if err != nil {
+		return false, Failure{}, fmt.Errorf("claim an answer: %w", err)
 	}
 	return noted == 1 && forgotten.Val() < event, failureOf(failure.Val()), nil
 }
