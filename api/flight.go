@@ -68,7 +68,7 @@ func (m *misses) ask(ctx context.Context, a ask) error {
 func (m *misses) send(ctx context.Context, a ask, f *flight) {
 	defer close(f.sent)
 	f.err = errors.New("the event was not appended")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.patienceFor(ask{}))
 	defer cancel()
 	ids, err := m.publisher.Append(ctx, a.event)
 	switch {

@@ -67,7 +67,8 @@ type misses struct {
 	waiters   *cache.Waiters
 	publisher Publisher
 	patience  time.Duration
-	limit     int // of requests that wait at once
+	limit     int       // of requests that wait at once
+	returned  returning // of Redis
 
 	mu      sync.Mutex
 	waiting int
@@ -90,10 +91,7 @@ func (m *misses) await(ctx context.Context, a ask) (filled, error) {
 	defer wait.Cancel()
 
 	arrived := time.Now()
-	patience := a.wait
-	if patience == 0 {
-		patience = m.patience
-	}
+	patience := m.patienceFor(a)
 	ctx, cancel := context.WithTimeout(ctx, patience+redisTimeout) // a bound for reread; the timer comes first
 	defer cancel()
 	timer := time.NewTimer(patience)

@@ -217,6 +217,7 @@ func (s *Server) away(ctx context.Context, err error) {
 // back notes that Redis answers.
 func (s *Server) back() {
 	if s.redisAway.Load() && s.redisAway.Swap(false) {
+		s.misses.returned.note(time.Now())
 		s.log.Info().Msg("redis answers the api again")
 	}
 }

@@ -241,6 +241,7 @@ func TestTheLimitOfOneAloneTellsNothing(t *testing.T) {
 		}
 		return nil
 	})
+	begun := time.Now()
 	for _, key := range []string{"kept", "absent"} {
 		q := book(key)
 		q.Limit = &cache.Limit{Caller: "who asks for " + key, Rule: "r", Count: 2, Per: time.Hour}
@@ -256,6 +257,10 @@ func TestTheLimitOfOneAloneTellsNothing(t *testing.T) {
 		if a := got.Admission; a.Allowed || !a.Alone || a.RetryAfter <= 0 {
 			t.Errorf("%s, once too often: %+v", key, a)
 		}
+	}
+	// Nobody is answered, so nobody asks again.
+	if took := time.Since(begun); took > 3*time.Second {
+		t.Errorf("six answers without Redis took %s", took)
 	}
 }
 
