@@ -72,6 +72,9 @@ func (s *Server) Close() {
 // URL returns the base URL, as LLM_BASE_URL wants it.
 func (s *Server) URL() string { return s.http.URL + "/v1" }
 
+// Address returns host and port.
+func (s *Server) Address() string { return s.http.Listener.Addr().String() }
+
 // Respond says how the calls that arrive from now on are answered.
 func (s *Server) Respond(reply func(Call) Reply) {
 	s.mu.Lock()

@@ -12,7 +12,7 @@ func figures() []gauge.Figure[*bed] {
 		{Name: "hit", Takes: 20 * time.Second, Measure: hit},
 		{Name: "token", Takes: 20 * time.Second, Measure: token},
 		{Name: "budget", Takes: 15 * time.Second, Measure: budget},
-		{Name: "saturated", Takes: time.Minute, Measure: saturated},
+		{Name: "saturated", Takes: 4 * time.Minute, Measure: saturated},
 	}
 }
 

@@ -13,15 +13,15 @@ import (
 	"strings"
 )
 
-// asker is one connection to the API, with as little of a client as will do: what it
+// asker is one connection to the API, or to the model itself, with as little of a client as will do: what it
 // costs is in every figure.
 type asker struct {
 	conn net.Conn
 	in   *bufio.Reader
 }
 
-func (b *bed) dial(ctx context.Context) (*asker, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", b.api.Address)
+func dial(ctx context.Context, address string) (*asker, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

@@ -11,7 +11,8 @@
 //	budget     how often the model is called for 500 questions that nobody waits for,
 //	           where a hundred calls are allowed
 //	saturated  commit → invalidated while the model is slow, all places are taken and
-//	           hundreds wait, beside the same without questions, by turns
+//	           hundreds wait, beside the same without questions, by turns: where answers
+//	           end one by one, and where all that are made end in the same millisecond
 //
 // It does not promise figures that hold on another machine. A figure that is missed is a
 // result, not an error. Everything that Run starts has ended when it returns.

@@ -68,7 +68,7 @@ func hit(ctx context.Context, b *bed) ([]gauge.Line, error) {
 
 // warm asks until all is there, and returns the bodies' sizes.
 func (b *bed) warm(ctx context.Context, kinds []*kind) ([]int, error) {
-	a, err := b.dial(ctx)
+	a, err := dial(ctx, b.api.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (b *bed) hitRound(ctx context.Context, kinds []*kind, connections int) erro
 
 // hitAll returns how long each ask took on one connection, in ms.
 func (b *bed) hitAll(ctx context.Context, kinds []*kind, asks int) ([][]float64, error) {
-	a, err := b.dial(ctx)
+	a, err := dial(ctx, b.api.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -96,12 +96,12 @@ func (t *told) hears(text string, joined time.Duration, first, others *[]float64
 // listenTwice listens to one stream as who asked and as who comes later.
 func (b *bed) listenTwice(ctx context.Context, t *told, prompt string) error {
 	request := b.requestFor(prompt, true)
-	asked, err := b.dial(ctx)
+	asked, err := dial(ctx, b.api.Address)
 	if err != nil {
 		return err
 	}
 	defer asked.close()
-	joins, err := b.dial(ctx)
+	joins, err := dial(ctx, b.api.Address)
 	if err != nil {
 		return err
 	}
