@@ -47,7 +47,7 @@ func TestAProcessThatEndsIsNotWaitedFor(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	err := start(t, "echo last words >&2").Answers(t.Context(), server.Listener.Addr().String(), "/", nil)
-	if err == nil || !strings.Contains(err.Error(), "last words") {
+	if err == nil || !strings.Contains(err.Error(), "has ended; it said: last words") {
 		t.Errorf("%v", err)
 	}
 }
