@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"sync"
@@ -87,12 +86,15 @@ func (h *hotAnswers) sweep(now time.Time) {
 // once, whoever else asks, and within the budget. The question is at hand here alone:
 // what is stored is its answer.
 func (d *answerDesk) again(q question, result cache.Result) {
-	e := result.Entry
-	if !d.hot.read(e, result.Now) {
-		return
+	if d.hot.read(result.Entry, result.Now) {
+		d.askAgain(q, result.Entry)
 	}
-	var a cache.Answer
-	if err := json.Unmarshal(e.Body, &a); err != nil || !a.Lasting() || a.Brought {
+}
+
+// askAgain asks for the next of an answer, unless there is to be none.
+func (d *answerDesk) askAgain(q question, e cache.Entry) {
+	a, err := cache.ReadAnswer(e.Body)
+	if err != nil || !a.Lasting() || a.Brought {
 		return // it stands for a moment, for those who waited, or the model has not made it
 	}
 	if asked, err := d.event(&q); err == nil { // one that is too long to be asked has no answer

@@ -102,7 +102,7 @@ func (w *world) ask(body, user string, headers ...string) *answer {
 const titlePrompt = `{"prompt":"a title <&>"}`
 
 // keyOf is the key of a prompt for a user.
-func keyOf(t *testing.T, body, user string) string {
+func keyOf(t testing.TB, body, user string) string {
 	t.Helper()
 	request, err := cache.ChatRequest(json.RawMessage(body), "demo")
 	if err != nil {

@@ -8,13 +8,19 @@ import (
 	"net/http"
 	"os"
 	"strings"
+
+	"mythiccache/api/lane"
 )
 
-// readBody reads a body of limited length, which must come as it is.
+// readBody reads a body of limited length, which must come as it is. In the lane it is gone
+// when the handler returns.
 func readBody(x *exchange, limit int64) ([]byte, error) {
 	if coding := x.request.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		x.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
 		return nil, problem(kindMediaType, "the body has a Content-Encoding; bodies are read without one")
+	}
+	if there := lane.Body(x.request); there != nil && int64(len(there)) <= limit {
+		return there, nil
 	}
 	body, err := readAll(http.MaxBytesReader(x.ResponseWriter, x.request.Body, limit), x.request.ContentLength, limit)
 	var tooLarge *http.MaxBytesError

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -22,8 +21,11 @@ func (x *exchange) announce(from source, e cache.Entry) {
 		h["Cache-Status"] = []string{from.cacheStatus(false, 0)}
 		return
 	}
-	h["Cache-Status"] = []string{from.cacheStatus(true, floorSeconds(e.FreshUntil.Sub(from.at)))}
-	h["Age"] = []string{strconv.FormatInt(max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)}
+	v := &x.values
+	v.begin("Cache-Status")
+	v.text = from.appendCacheStatus(v.text, true, floorSeconds(e.FreshUntil.Sub(from.at)))
+	v.begin("Age")
+	v.text = strconv.AppendInt(v.text, max(floorSeconds(from.at.Sub(e.Saved)), 0), 10)
 }
 
 // formBytes is about what OpenAI's form of an answer has more than ours.
@@ -53,7 +55,7 @@ func (c *chat) answer(e cache.Entry) (a cache.Answer, err error) {
 	if e.Negative || e.Owned && e.Owner != c.scope {
 		return a, notFound() // the scope is in the key: this cannot be
 	}
-	if json.Unmarshal(e.Body, &a) != nil {
+	if a, err = cache.ReadAnswer(e.Body); err != nil {
 		return a, errors.New("an answer in the cache cannot be read") // the error might quote it
 	}
 	return a, nil
@@ -65,9 +67,9 @@ func (d *chatDesk) show(x *exchange, c chat, e cache.Entry, a *cache.Answer, fro
 		return newChatStream(x, c, d.times.patience).whole(*a)
 	}
 	text := appendCompletion(make([]byte, 0, len(e.Body)+formBytes), a)
-	h := x.Header()
-	h["Content-Type"] = x.server.fixed.json
-	h["Content-Length"] = []string{strconv.Itoa(len(text))}
+	x.Header()["Content-Type"] = x.server.fixed.json
+	x.values.begin("Content-Length")
+	x.values.text = strconv.AppendInt(x.values.text, int64(len(text)), 10)
 	x.WriteHeader(http.StatusOK)
 	_, _ = x.Write(text) // the client may be gone
 	return nil
@@ -141,8 +143,8 @@ func causeOf(ctx context.Context, err error) error {
 
 // close ends a stream with what the entry has more than was said.
 func (d *chatDesk) close(s *chatStream, e cache.Entry) error {
-	var a cache.Answer
-	if err := json.Unmarshal(e.Body, &a); err != nil {
+	a, err := cache.ReadAnswer(e.Body)
+	if err != nil {
 		return s.fail(problem(kindInternal, ""))
 	}
 	if err := s.settle(a); errors.Is(err, errDiffers) || errors.Is(err, errShort) {

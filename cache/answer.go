@@ -48,11 +48,13 @@ var unasked = []string{"stream", "stream_options", "user"}
 func keyOfAnswer(provider, scope string, canonical []byte) string {
 	// Names in the order of RFC 8785.
 	whole := make([]byte, 0, len(canonical)+len(provider)+len(scope)+64)
-	whole = append(append(whole, `{"provider":`...), canonicalString(provider)...)
+	whole = appendString(append(whole, `{"provider":`...), provider)
 	whole = append(append(whole, `,"request":`...), canonical...)
-	whole = append(append(whole, `,"scope":`...), canonicalString(scope)...)
+	whole = appendString(append(whole, `,"scope":`...), scope)
 	sum := sha256.Sum256(append(whole, '}'))
-	return hex.EncodeToString(sum[:])
+	var digits [2 * sha256.Size]byte
+	hex.Encode(digits[:], sum[:])
+	return string(digits[:])
 }
 
 // OneTimeKey is AnswerKey for a request whose answer nobody else may have, its
@@ -103,8 +105,11 @@ func checkNames(provider, scope string) error {
 }
 
 // canonicalString writes a string as RFC 8785 does. The string is UTF-8.
-func canonicalString(s string) []byte {
-	b := append(make([]byte, 0, len(s)+2), '"')
+func canonicalString(s string) []byte { return appendString(make([]byte, 0, len(s)+2), s) }
+
+// appendString appends what canonicalString writes.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
 	for _, r := range s {
 		b = appendRune(b, r)
 	}

@@ -24,7 +24,9 @@ type named struct{ name, value []byte }
 
 // readMembers reads a JSON object. It refuses what is not one in I-JSON (RFC 7493).
 func readMembers(text []byte) (members, error) {
-	c := canonical{text: text, out: make([]byte, 0, len(text)+len("{}")), names: make([]place, 0, 16)}
+	c := canonical{text: text, out: make([]byte, 0, len(text)+len("{}"))}
+	var few [16]place // as many as most requests have at a time
+	c.names = few[:0]
 	c.blank()
 	if c.next() != '{' {
 		return nil, errNoObject

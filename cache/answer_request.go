@@ -91,8 +91,8 @@ const maxModel = 256
 func takeModel(all members, defaultModel string) (members, string, error) {
 	raw := all.get("model")
 	if raw != nil && !isNull(raw) {
-		var model string
-		if err := json.Unmarshal(raw, &model); err != nil || model == "" || len(model) > maxModel || strings.ContainsFunc(model, unicode.IsControl) {
+		model, ok := textOf(raw)
+		if !ok || model == "" || len(model) > maxModel || strings.ContainsFunc(model, unicode.IsControl) {
 			return nil, "", fmt.Errorf("%w: model is not a name", ErrRequest)
 		}
 		return all, model, nil
@@ -101,6 +101,14 @@ func takeModel(all members, defaultModel string) (members, string, error) {
 		return nil, "", fmt.Errorf("%w: it names no model, and there is no default one", ErrRequest)
 	}
 	return all.with("model", canonicalString(defaultModel)), defaultModel, nil
+}
+
+// textOf reads a string in canonical form.
+func textOf(raw []byte) (string, bool) {
+	if raw[0] != '"' {
+		return "", false
+	}
+	return string(plainName(raw[1 : len(raw)-1])), true
 }
 
 func isNull(raw json.RawMessage) bool { return bytes.Equal(raw, []byte("null")) }
