@@ -47,11 +47,14 @@ func (r *refusals) add(template string, one refused) bool {
 	return true
 }
 
-// inUse returns for what a query was refused in use, or nil.
-func (r *refusals) inUse(template string) *started {
+// inUse returns why a query was refused in use; the zero value where it was not.
+func (r *refusals) inUse(template string) refused {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.of[template].seen
+	if one := r.of[template]; one.seen != nil {
+		return one
+	}
+	return refused{}
 }
 
 // replace has these be all that there are.

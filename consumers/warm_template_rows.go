@@ -107,16 +107,16 @@ func (t *Templates) examine(ctx context.Context, one *view.Template) (refused, e
 	if wrong != nil || err != nil {
 		return refused{why: wrong}, err
 	}
-	seen := t.wrong.inUse(one.Name)
-	if seen == nil {
+	known := t.wrong.inUse(one.Name)
+	if known.seen == nil {
 		return refused{}, nil
 	}
-	_, err = t.loader.rowsOf(ctx, seen, 1)
+	_, err = t.loader.rowsOf(ctx, known.seen, 1)
 	if why := refusedFor(one, err); why != nil {
-		return refused{why, seen}, nil //nolint:nilerr // that is what it says
+		return refused{why, known.seen}, nil //nolint:nilerr // that is what it says
 	}
 	if errors.Is(err, ErrPaused) || errors.Is(err, ErrBusy) {
-		return refused{}, fmt.Errorf("reach PostgreSQL: %w", err)
+		return known, nil // it was not run
 	}
 	return refused{}, nil
 }

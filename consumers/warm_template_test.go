@@ -424,8 +424,9 @@ func TestTemplatesPassOverAQueryThatTurnsWrong(t *testing.T) {
 	a.world.exec("ALTER TABLE things RENAME TO elsewhere")
 	refused(`greeting.rows: PostgreSQL says: relation "things" does not exist (SQLSTATE 42P01)`)
 	a.wants(t, "asked=0 refused=4")
-	if n := valueOf(t, a.counts.total.WithLabelValues("praise", "asked")); n != 2 {
-		t.Errorf("another has asked %v questions", n)
+	praise := func(outcome string) float64 { return valueOf(t, a.counts.total.WithLabelValues("praise", outcome)) }
+	if praise("asked") != 2 || praise("coming") != 2 || praise("refused") != 0 {
+		t.Errorf("of another %v were asked, %v were coming, and %v refused", praise("asked"), praise("coming"), praise("refused"))
 	}
 	a.world.exec("ALTER TABLE elsewhere RENAME TO things")
 	right()
@@ -463,6 +464,7 @@ templates:
 		t.Errorf("the error quotes: %v", errs[2])
 	}
 	a.wants(t, "asked=1 unfit=0")
+	a.world.ends(a.Handle(t.Context(), messages(begun("seven"))), nil) // it has its dead letter
 	a.redis.Stop()
 	a.world.ends(a.Handle(t.Context(), messages(word)), stream.ErrPause)
 }
