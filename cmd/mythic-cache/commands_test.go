@@ -179,7 +179,7 @@ func TestVerifyFindsAnAlteredValue(t *testing.T) {
 		s.alter("mythic:user_books:{ann}", "Book 1", "Bock 1")
 		out, err := s.try("verify", "--all")
 		if err == nil || !strings.Contains(out, `"wrong": 1`) || !strings.Contains(out, `"ann"`) {
-			return fmt.Errorf("verify: %v\n%s", err, out)
+			return errors.Join(err, fmt.Errorf("verify says %s", out))
 		}
 		return nil
 	})
