@@ -44,6 +44,20 @@ func chatHits(t testing.TB, w *world, stream bool) func() {
 	}
 }
 
+// maxChatAllocations of an answer that is in memory, and the test's two.
+const maxChatAllocations = 24
+
+func TestAChatHitIsCheap(t *testing.T) {
+	w := begin(t, nearBy(t), func(o *Options) { o.Limits = "default=1000000/1m" })
+	hit := chatHits(t, w, false)
+	for range 1000 { // until it is in memory, and admissions are taken ahead
+		hit()
+	}
+	if allocations := testing.AllocsPerRun(1000, hit); allocations > maxChatAllocations && !raceDetector {
+		t.Errorf("a hit allocates %.0f times; at most %d are allowed", allocations, maxChatAllocations)
+	}
+}
+
 func BenchmarkChatHit(b *testing.B) {
 	for name, stream := range map[string]bool{"whole": false, "stream": true} {
 		b.Run(name, func(b *testing.B) {

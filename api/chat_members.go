@@ -30,7 +30,7 @@ func (m *chatMembers) read(body []byte) error {
 func (m *chatMembers) readWhole(body []byte) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil || members == nil {
-		return problem(kindBadRequest, "the body is not a JSON object")
+		return problem(kindBadRequest, "the request is not a JSON object")
 	}
 	var all chatRequest
 	for name, value := range members {

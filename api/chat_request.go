@@ -40,11 +40,7 @@ func (d *chatDesk) read(x *exchange) (chat, error) {
 	if err != nil {
 		return chat{}, err
 	}
-	if c.question, err = d.form(body, scope, hasDirective(x.request.Header["Cache-Control"], "no-store")); err != nil {
-		if wrong := m.readWhole(body); wrong != nil { // as where it is no JSON
-			return c, wrong
-		}
-	}
+	c.question, err = d.form(body, scope, hasDirective(x.request.Header["Cache-Control"], "no-store"))
 	return c, err
 }
 

@@ -13,7 +13,8 @@ var plainBodies = []string{
 	asking("a title", ""), asking("a title", `,"stream":true,"user":"ann","n":1`), " {\n \"messages\" : [ { \"role\" : \"user\" , \"content\" : \"\\\"a\\\\\" } ] , \"stream\" : null } ",
 	asking(`\\`, ""), asking(`\\\" ]}`, ""), `{"messages":[{"content":[{"text":"a","type":"text"}],"role":"user"},{"role":"tool","content":null}],"x":{"stream":true,"a":[[],{}]}}`,
 	`{}`, `[]`, ``, `null`, `{"messages":null}`, `{"messages":[]}`, `{"messages":[null]}`, `{"messages":[{}]}`, `{"messages":{}}`, `{"messages":[{"role":""}]}`, `{"messages":[{"role":"\u0000"}]}`,
-	`{"messages":[{"role":"user","content":[1]}]}`, `{"messages":[{"r\u006fle":"user"}]}`, `{"m\u0065ssages":[{"role":"user"}]}`, `{"messages":[{"role":"user"}],"str\u0065am":true}`,
+	`{"messages":[{"role":"user","content":[1]}]}`, `{"messages":[{"r\u006fle":"user"}]}`, `{"messages":[{"role":"user","c\u006fntent":[1]}]}`,
+	`{"m\u0065ssages":[{"role":"user"}]}`, `{"messages":[{"role":"user"}],"str\u0065am":true}`,
 	`{"messages":[{"role":"user","role":null}]}`, `{"messages":[{"role":"user"}],"stream":true,"stream":false}`, `{"messages":[{"role":"user"}],"Stream":true}`, `{"messages":[{"role":"user"}],"stream":1}`,
 	`{"messages":[{"role":"user"}],"stream":"true"}`, `{"messages":[{"role":"user"}],"user":"\u0061\ud83d\ude00"}`, "{\"messages\":[{\"role\":\"user\"}],\"user\":\"\xff\"}", `{"messages":[{"role":"user"}],"user":7}`,
 	`{"messages":[{"role":"user"}],"model":""}`, `{"messages":[{"role":"user"}],"model":[]}`, `{"messages":[{"role":"user"}],"n":1.0}`, `{"messages":[{"role":"user"}],"n":2}`, `{"messages":[{"role":"user"}],"n":"1"}`,
@@ -53,6 +54,9 @@ func TestRequestsAreReadAsByEncodingJSON(t *testing.T) {
 	for _, body := range plainBodies {
 		agree(t, []byte(body))
 	}
+	if err := new(chatMembers).read([]byte(`{"messages":[{"role":"user"}],"prompt":null}`)); err == nil {
+		t.Error("a prompt of null is none")
+	}
 	for _, body := range plainBodies[:6] {
 		var all chatRequest
 		var m chatMembers
@@ -69,10 +73,10 @@ func FuzzRequestsAreReadAsByEncodingJSON(f *testing.F) {
 	f.Fuzz(agree)
 }
 
-// What the client is told of a body that is no JSON is what it always was.
+// What is no JSON is said to be none, whoever finds that.
 func TestWhatIsNoJSONIsSaidToBeNone(t *testing.T) {
 	w := begin(t)
-	for _, body := range []string{`{"messages":[{"role":"user"}}]`, `{"messages":[{"role":"user","content":tru}]}`, `{"messages":[{"role":"user"}],"n":01}`} {
+	for _, body := range []string{`{"messages":[{"role":"user"}}]`, `{"messages":[{"role":"user","content":tru}]}`, `{"messages":[{"role":"user"}],"n":01}`, `{"n":2}{`, `{`} {
 		a := w.chat(body, "Authorization", token(t, "ann"))
 		if _, _, _, said := a.openAI(t); a.StatusCode != http.StatusBadRequest || !strings.Contains(said, "not a JSON object") {
 			t.Errorf("%s: %s", body, a.body)

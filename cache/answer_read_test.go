@@ -70,12 +70,14 @@ func FuzzReadAnswer(f *testing.F) {
 		{"", ""}, {`"text":"`, `"text":"\u0041`}, {`"text":"`, `"text":"\x`}, {`"text":"`, "\"text\":\"\n"}, {`"text":"`, "\"text\":\"\xff"}, {`"text":"`, `"Text":"`}, {`"text":"`, `"other":1,"text":"`},
 		{`"created":`, `"created":0`}, {`"created":`, `"created":1e`}, {`"created":`, `"created": `}, {`"created":`, `"created":-`}, {`"created":`, `"created":99999999999999999999`},
 		{`"usage":{`, `"usage":{"a":1,`}, {`"usage":`, `"usage":null,"x":`}, {`{"a":[1`, `{"a":[1 `}, {`{"a":[1`, `{"a":[01`},
-		{`"no_text":true`, `"no_text":false`}, {`"finish_reason":"`, `"finish_reason":"\`}, {`}`, ``}, {`}`, `} `}, {`}`, `}}`},
+		{`"no_text":true`, `"no_text":false`}, {`"finish_reason":"`, `"finish_reason":"\`}, {`}`, ``}, {`}`, `} `}, {`}`, `}}`}, {`"logprobs":`, `"logprobs": `},
 	} {
 		for _, body := range [][]byte{whole, plain} {
 			f.Add([]byte(strings.Replace(string(body), change.old, change.new, 1)))
 		}
 	}
+	f.Add(append(plain, '}'))
+	f.Add(append(whole, " 1"...))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, ok := readEncoded(body)
 		var want Answer

@@ -95,8 +95,9 @@ func TestWhichRequestsTheLaneAnswers(t *testing.T) {
 			{"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", 200, 8},
 			{"GET /stream/long HTTP/1.1\r\nHost: x\r\n\r\n", 200, 9},
 			{"GET /odd/stream/late HTTP/1.1\r\nHost: x\r\n\r\n", 200, 9},
-			{"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n" + strings.Repeat("a", 4000), 200, 10},
-			{"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("a", 4096), 200, 10}, // longer than the buffer
+			{"GET /stream/nothing HTTP/1.1\r\nHost: x\r\n\r\n", 200, 10},
+			{"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n" + strings.Repeat("a", 4000), 200, 11},
+			{"POST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("a", 4096), 200, 11}, // longer than the buffer
 		} {
 			r, _ := c.ask(step.text)
 			synctest.Wait()
