@@ -66,6 +66,7 @@ type Answers struct {
 	life          time.Duration // of an answer's entry
 	claim, forget *redis.Script
 	flows, lines  twoScripts
+	pipe          *flowPipe
 	view          string // its name
 }
 
@@ -74,7 +75,7 @@ func (s *Store) NewAnswers(v *view.View) *Answers {
 	return &Answers{
 		store: s, life: v.TTL + s.staleFor + indexSlack,
 		claim: redis.NewScript(answerClaim), forget: redis.NewScript(answerForget), flows: s.flows,
-		lines: s.lines, view: v.Name,
+		lines: s.lines, pipe: newFlowPipe(s.client, s.flows.add), view: v.Name,
 	}
 }
 

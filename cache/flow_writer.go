@@ -154,12 +154,12 @@ func (w *FlowWriter) send(ctx context.Context, pieces [][]byte, mark string) (he
 		}
 		args = append(args, sealed)
 	}
-	written, err := w.answers.flows.add.Run(ctx, w.answers.store.client, []string{flow, keys.entry(w.lease.View.Name, w.lease.Key)}, args...).Int()
+	held, err = w.answers.pipe.send(ctx, []string{flow, keys.entry(w.lease.View.Name, w.lease.Key)}, args...)
 	if err != nil {
-		return false, fmt.Errorf("tell a piece of an answer: %w", err)
+		return false, err
 	}
 	w.numbers += len(pieces)
-	return written == 1, nil
+	return held, nil
 }
 
 // flowBound is what a sealed piece is bound to: it means nothing elsewhere.

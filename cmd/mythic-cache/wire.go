@@ -35,7 +35,7 @@ const (
 	connections   = 16
 	runsInFlight  = 32
 	asksInFlight  = 64
-	asksAtRedis   = 2 // of those, of which many begin and end at once: who invalidates would wait behind them
+	asksAtRedis   = 16 // of those, of which many begin and end at once: who invalidates would wait behind them
 	tellsInFlight = 16
 	loadBatch     = 64
 	fillBatches   = 2 * connections
