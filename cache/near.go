@@ -160,7 +160,7 @@ func (n *near) end(k waitKey, m mark, l *look, err error) {
 		n.measure(k, l, m.in)
 	}
 	if err == nil {
-		n.compare(k, l)
+		n.compare(k, m, l, told)
 	}
 	switch {
 	case m.in == nil:
@@ -191,20 +191,21 @@ func (n *near) end(k waitKey, m mark, l *look, err error) {
 
 // compare lets what is kept go where it turns out to be older than what Redis has: once
 // somebody has been given that, nobody is given this, however it stands with the link.
-func (n *near) compare(k waitKey, l *look) {
+func (n *near) compare(k waitKey, m mark, l *look, told bool) {
 	v := n.views[k.view]
 	if v == nil {
 		return
 	}
 	now := n.era.Load()
 	v.mu.Lock()
-	if old := v.known.Load(); old != nil && old.in != now {
-		switch {
-		case !l.known:
-			v.known.Store(nil)
-		case l.whole.fence.Compare(old.fence) >= 0: // else it was read before that
-			v.known.Store(&knownView{viewKey: l.whole})
-		}
+	old := v.known.Load()
+	switch ours := old != nil && now != nil && old.in == now; {
+	case old == nil:
+	case ours && told && m.in == now: // of what is newer the link tells
+	case !l.known:
+		v.known.Store(nil)
+	case l.whole.fence.Compare(old.fence) > 0, !ours && l.whole.fence == old.fence: // else it was read before that
+		v.known.Store(&knownView{viewKey: l.whole})
 	}
 	v.mu.Unlock()
 	n.shard(k).outgrow(k, l)

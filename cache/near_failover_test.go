@@ -200,3 +200,26 @@ func TestALinkToAnotherRedisIsMadeAgain(t *testing.T) {
 	}
 	testserver.Eventually(t, "the link", r.Ready)
 }
+
+// TestAFenceOfAnotherRedisCounts has who reads come to a Redis whose view was fenced, while
+// the link is still there, and leads to the one before.
+func TestAFenceOfAnotherRedisCounts(t *testing.T) {
+	t.Parallel()
+	before, after := testserver.NewRedis(t), testserver.NewRedis(t)
+	s, to := newMovedStore(t, before)
+	put(t, s, "a", at(20), "old")
+	r := newReader(t, s, 1<<20)
+	settle(t, r, book("a"))
+	workers := newStore(t, after, cache.Options{})
+	confirm(t, workers)
+	if err := workers.Fence(t.Context(), books(), at(30).Version()); err != nil {
+		t.Fatal(err)
+	}
+	to.of.Store(after)
+	hangUp(t, before, "normal")
+	readBy(t, r, book("b"))
+	after.Kill()
+	if got, err := r.Read(t.Context(), book("a")); err == nil {
+		t.Errorf("near %t, %s", got.Near, summary(got))
+	}
+}

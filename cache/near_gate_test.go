@@ -135,6 +135,7 @@ func oldAfterNew(t *testing.T, name string, write func(*cache.Store, string), ag
 		}
 		return nil
 	})
+	readBy(t, r, book("seen")) // what is found without a link is not forgotten for the next time
 	write(s, "seen")
 	if again {
 		gate.closed.Store(false)
