@@ -100,10 +100,10 @@ func appendFixed(b []byte, n, unit int64) []byte {
 
 // read counts the request against the caller's limit and reads an entry, from memory
 // or in one round trip. It sets the RateLimit fields. Its errors are problems: 429 over
-// the limit, 503 while Redis is away, unless the process has kept the entry: then it is
-// Stale, and Why is cache.WhyAway.
+// the limit, 503 while Redis is away, unless the process has kept the entry, and the
+// caller may read it: then it is Stale, and Why is cache.WhyAway.
 func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.Result, error) {
-	q := cache.Query{View: v, Key: key, MinXid: minXid}
+	q := cache.Query{View: v, Key: key, MinXid: minXid, Asker: x.caller.user}
 	if rule := x.route.rule; rule != nil && x.caller.limited != "" {
 		x.limit = rule.limit(x.caller)
 		q.Limit = &x.limit
@@ -120,9 +120,6 @@ func (x *exchange) read(v *view.View, key string, minXid *cache.MinXid) (cache.R
 		return result, x.cacheAway(err)
 	}
 	switch {
-	case result.Why == cache.WhyAway && !mayRead(x.caller, result.Entry):
-		// Of what is not there nothing could be said now.
-		return cache.Result{}, x.cacheAway(errCopyHidden)
 	case result.Why == cache.WhyAway:
 		x.server.away(x.request.Context(), errCopyServed)
 	case !result.Near && !result.Admission.Alone:
@@ -149,12 +146,9 @@ func (x *exchange) look(q cache.Query) (cache.Result, error) {
 	return result, nil
 }
 
-// What is logged when the first request while Redis is away is answered with what was
-// kept, or is not since that is another's.
-var (
-	errCopyServed = errors.New("answering with what is in memory")
-	errCopyHidden = errors.New("what is in memory is another's")
-)
+// errCopyServed is logged when the first request while Redis is away is answered with what
+// was kept.
+var errCopyServed = errors.New("answering with what is in memory")
 
 // cacheAway is the problem of an error of Redis, which it logs.
 func (x *exchange) cacheAway(err error) *Problem {

@@ -1,15 +1,20 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"mythiccache/internal/testserver"
+	"mythiccache/producers/event"
 )
 
 // alike holds the answers about somebody's run and about none, as a stranger gets them,
@@ -72,6 +77,51 @@ func TestAnOldCopyIsHiddenAsIfThereWereNone(t *testing.T) {
 		return nil
 	})
 	w.alike(http.StatusServiceUnavailable, kindCacheAway)
+}
+
+// slowly has Redis take its time for reads.
+type slowly struct{ by atomic.Int64 }
+
+func (s *slowly) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (s *slowly) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (s *slowly) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		<-time.After(time.Duration(s.by.Load()))
+		return next(ctx, commands)
+	}
+}
+
+// TestASlowRedisTellsNoneOfACopy has Redis answer late when it is back: later than who
+// holds a copy waits for it. Others wait, and are told what is there by then.
+func TestASlowRedisTellsNoneOfACopy(t *testing.T) {
+	slow := &slowly{}
+	w := begin(t, nearBy(t), func(o *Options) {
+		o.MissWait, o.Limits, o.Auth = time.Second, "/status=1000/1h", AuthOptions{Mode: AuthHeader}
+		o.Store.Client().AddHook(slow)
+	})
+	w.worker(func(e event.Event) {
+		none := later(t, "")
+		none.Negative, none.Body = true, nil
+		w.put(e.View, e.Subject, none)
+	})
+	owned := later(t, status("RUN1"))
+	owned.Owned, owned.Owner = true, "user_1"
+	w.put("run_status", "RUN1", owned)
+	w.settle("/status/RUN1", "X-User-Id", "user_1")
+	if err := w.client.ClientKillByFilter(t.Context(), "TYPE", "pubsub", "SKIPME", "yes").Err(); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, "the link is lost", func() error {
+		if w.server.reader.Ready() == nil {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	testserver.Eventually(t, "it is there again", w.server.reader.Ready)
+	testserver.Eventually(t, "waiters listen again", w.server.misses.waiters.Ready)
+	slow.by.Store(int64(250 * time.Millisecond))
+	w.alike(http.StatusNotFound, kindNotFound)
+	slow.by.Store(0)
 }
 
 // TestALimitWithoutRedisHidesToo has a stranger come too often while Redis is gone. That

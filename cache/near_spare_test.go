@@ -264,6 +264,66 @@ func TestTheLimitOfOneAloneTellsNothing(t *testing.T) {
 	}
 }
 
+// TestACopyWithAnOwnerIsNoOthers has Redis fail, and then take longer than who holds a copy
+// waits. Whoever may not have the copy waits as if there were none: as long for the error,
+// and for what Redis says.
+func TestACopyWithAnOwnerIsNoOthers(t *testing.T) {
+	t.Parallel()
+	server := testserver.NewRedis(t)
+	s, gate := newGatedStore(t, server, cache.Options{StaleFor: time.Minute})
+	var slow, gone atomic.Bool
+	s.Client().AddHook(&meddler{func(context.Context, string) error {
+		switch {
+		case gone.Load():
+			return errLost
+		case slow.Load():
+			<-time.After(500 * time.Millisecond) // that it is slow is what is tried
+		}
+		return nil
+	}})
+	r := newReader(t, s, 1<<20)
+	put(t, s, "nobody's", at(20), "body")
+	for key, owner := range map[string]string{"mine": "me", "of who is gone": ""} {
+		f := cache.Fill{Owned: true, Owner: owner, Version: at(20).Version(), Snapshot: at(20), Body: []byte("body")}
+		if _, err := s.Put(t.Context(), lease(t, s, books(), key), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"mine", "of who is gone", "nobody's"} {
+		settle(t, r, book(key))
+	}
+	relink(t, server, gate, r, func() { gone.Store(true) })
+	var wg sync.WaitGroup
+	for _, ask := range []struct {
+		key, asker string
+		spare      bool
+	}{
+		{"mine", "me", true}, {"nobody's", "", true}, {"nobody's", "you", true},
+		{"mine", "you", false}, {"mine", "", false}, {"of who is gone", "", false}, {"of who is gone", "you", false},
+	} {
+		wg.Go(func() {
+			q := book(ask.key)
+			q.Asker = ask.asker
+			begun := time.Now()
+			got, err := r.Read(t.Context(), q)
+			switch took := time.Since(begun); {
+			case !ask.spare && (err == nil || took < time.Second):
+				t.Errorf("%s, asked for by %q: %s, %v after %s", ask.key, ask.asker, summary(got), err, took)
+			case ask.spare && (err != nil || got.Why != cache.WhyAway || string(got.Entry.Body) != "body"):
+				t.Errorf("%s, asked for by %q: near %t, %s, %v", ask.key, ask.asker, got.Near, summary(got), err)
+			}
+		})
+	}
+	wg.Wait()
+	slow.Store(true)
+	gone.Store(false)
+	q := book("mine")
+	q.Asker = "you"
+	if got := readBy(t, r, q); got.Near || got.Status != cache.Hit {
+		t.Errorf("of a slow Redis: near %t, %s", got.Near, summary(got))
+	}
+}
+
 // crowd opens connections to a frozen server until it takes no more.
 func crowd(t *testing.T, server *testserver.Redis) {
 	t.Helper()

@@ -61,6 +61,7 @@ type Query struct {
 	Key    string
 	Limit  *Limit  // nil: none
 	MinXid *MinXid // an entry that has not seen it is a Miss; ignored where the view is a model's
+	Asker  string  // who asks: without Redis, a Reader gives an entry with an owner to nobody else
 }
 
 // Result is the answer to a Query.

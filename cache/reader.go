@@ -28,8 +28,9 @@ type ReaderOptions struct {
 // word of a write takes to come: some fractions of a millisecond, and never more than
 // a second, after which without a sign of life nothing in memory is fresh. While Redis
 // does not answer, what was kept is given as Stale, for as long as the store's StaleFor,
-// and only what Redis has not called old as far as this process has heard; the limiter
-// admits callers by this process's own count then. That is so until this very reader is
+// and only what Redis has not called old as far as this process has heard, and what has an
+// owner only to him (Query.Asker): others wait as if it were not there. The limiter admits
+// callers by this process's own count then. That is so until this very reader is
 // answered again: what it has kept outlives the return of Redis, until it is read anew.
 //
 // Every call ends within some two seconds.
@@ -285,14 +286,17 @@ func (r *Reader) send(ctx context.Context, one *reading, patience time.Duration)
 	return r.pipeline.ask(ctx, one, timer.C)
 }
 
-// spare makes a Stale answer of what is in memory, where it may be one; else nil.
+// spare makes a Stale answer of what is in memory, where it may be one; else nil. To who
+// may not read it, it must be as if it were not there: also in how long Redis is waited for.
 func (r *Reader) spare(q *Query, old *kept, whole *knownView) *Result {
 	s := r.store
-	if q.View.Fresh || old.entry.Negative || r.near.unproven(old) >= s.staleFor {
+	e := &old.entry
+	another := e.Owned && (q.Asker == "" || q.Asker != e.Owner)
+	if q.View.Fresh || e.Negative || another || r.near.unproven(old) >= s.staleFor {
 		return nil
 	}
 	result := &Result{Entry: Entry{View: q.View.Name, Key: q.Key}, Now: s.peer.now(), Near: true}
-	s.weigh(result, *q, &old.entry, old.run, whole.viewKey)
+	s.weigh(result, *q, e, old.run, whole.viewKey)
 	if result.Status == Miss {
 		return nil
 	}
