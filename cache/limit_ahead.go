@@ -153,13 +153,15 @@ func (a *allowances) give(l *Limit, left int, said Admission, sent time.Time) {
 	known.left, known.taken, known.remaining, known.full = left, sent, said.Remaining, sent.Add(said.Reset)
 }
 
-// back takes back an admission that was not used, for the caller's next request.
-func (a *allowances) back(l *Limit, now time.Time) {
+// back takes back an admission that was had by then and not used, for the caller's next
+// request. One that was taken ahead before those that are left is not added to them: they
+// are over later.
+func (a *allowances) back(l *Limit, had, now time.Time) {
 	k := limitKey{l.Rule, l.Caller}
 	s := a.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.of(k); known != nil && now.Before(known.until) {
+	if known := s.of(k); known != nil && now.Before(known.until) && !known.taken.After(had) {
 		known.left++
 	}
 }

@@ -25,21 +25,24 @@ func (r *Reader) Soon(ctx context.Context, q Query) (Result, bool) {
 		return Result{}, false
 	}
 	started := time.Now()
+	var paid toll
 	var err error
 	if found {
 		err = r.askLimiter(ctx, &q, &result, soonFor)
 	} else {
-		result, err = r.fetch(ctx, &q, started, soonFor)
+		result, err = r.fetch(ctx, &q, &paid, soonFor)
 	}
 	r.slow.note(err, time.Since(started), r.sinceBegun())
 	switch {
 	case err != nil:
+		r.giveBack(ctx, &q, &paid)
 		return Result{}, false
 	case result.Status == Hit || result.Why == WhyLimited:
 		r.noteSoon(&result, found, started)
 		return result, true
 	case q.Limit != nil && result.Admission.Allowed:
-		r.allowances.back(q.Limit, time.Now())
+		now := time.Now()
+		r.allowances.back(q.Limit, now, now)
 	}
 	return Result{}, false
 }

@@ -47,7 +47,8 @@ type reading struct {
 	view, key string
 	looks     bool // at the entry; else it is the limiter alone that is asked
 	limit     Limit
-	limited   bool // the limiter is asked for it
+	limited   bool      // the limiter is asked for it
+	ahead     time.Time // or by then it was admitted by what was taken ahead meanwhile
 
 	done      chan struct{} // receives once all below stands
 	admission Admission
@@ -177,12 +178,22 @@ func (p *pipeline) abandon(err error) {
 	for range len(p.queue) {
 		select {
 		case r := <-p.queue:
-			r.err = err
+			r.err = uncounted{err}
 			r.done <- struct{}{}
 		default:
 			return
 		}
 	}
+}
+
+// uncounted is the error of a reading that Redis cannot have counted against its limit.
+type uncounted struct{ error }
+
+func (e uncounted) Unwrap() error { return e.error }
+
+func isUncounted(err error) bool {
+	var e uncounted
+	return errors.As(err, &e)
 }
 
 // note keeps whether Redis answers. What was sent before something that has been answered

@@ -99,8 +99,9 @@ func (b *batch) add(r *reading) {
 // addLimit lets a reading use what another batch has brought meanwhile, or has the
 // limiter asked.
 func (b *batch) addLimit(r *reading) {
-	if a, ok := b.of.allowances.take(&r.limit, time.Now()); ok {
-		r.admission = a
+	now := time.Now()
+	if a, ok := b.of.allowances.take(&r.limit, now); ok {
+		r.admission, r.ahead = a, now
 		return
 	}
 	k := limitKey{r.limit.Rule, r.limit.Caller}
@@ -299,6 +300,10 @@ func (b *batch) answer(err error) {
 	}
 	for _, r := range b.readings {
 		r.err = err
+		if err != nil && !r.ahead.IsZero() {
+			b.of.allowances.back(&r.limit, r.ahead, time.Now())
+			r.err = uncounted{err}
+		}
 		r.done <- struct{}{}
 	}
 }
