@@ -95,9 +95,12 @@ type Asked struct {
 type Failure struct {
 	Reason string // a sentence for who asked; empty: it did not
 	Final  bool   // asking again would not change it
+
+	Deferral Deferral // of a question for which the provider had no time, which is no failure of anybody
 }
 
-// Ask notes that a scope waits for an answer, and forgets failures to make it.
+// Ask notes that a scope waits for an answer, and forgets that it was dropped. Failures it
+// does not forget: they are remembered to spare the provider, whoever asks.
 func (a *Answers) Ask(ctx context.Context, scope, key string) error {
 	keys := a.store.keys
 	until := a.store.peer.now().Add(askedFor)
@@ -105,7 +108,7 @@ func (a *Answers) Ask(ctx context.Context, scope, key string) error {
 		set := keys.aiAsked(scope)
 		p.ZAddArgs(ctx, set, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(until.UnixMilli()), Member: key}}})
 		p.PExpire(ctx, set, askedFor)
-		p.Del(ctx, keys.aiFailed(key), keys.aiDropped(key))
+		p.Del(ctx, keys.aiDropped(key))
 	})
 }
 
@@ -181,26 +184,27 @@ func failureOf(text string) Failure {
 	return Failure{Reason: reason, Final: final}
 }
 
-// Settle notes that a scope no longer waits for an answer, and ends its line.
+// Settle notes that a scope no longer waits for an answer, and ends its line and deferral.
 func (a *Answers) Settle(ctx context.Context, scope, key string) error {
 	return a.write(ctx, "settle an answer", func(p redis.Pipeliner) {
 		p.ZRem(ctx, a.store.keys.aiAsked(scope), key)
-		p.Del(ctx, a.store.keys.aiLine(key))
+		p.Del(ctx, a.store.keys.aiLine(key), a.store.keys.aiDeferred(key))
 	})
 }
 
 // Claim notes that an answer is being made for a scope, and reports false where
 // scope or answer have been forgotten since the event that asked, whose stream
 // entry is named by its id, and those that have joined it. Call it with the key's
-// lease in hand. Where asking has just failed, it says how.
+// lease in hand. Where asking has just failed, or is put off, it says how.
 func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (wanted bool, failed Failure, err error) {
 	keys := a.store.keys
-	var newest, forgotten, failure *redis.StringCmd
+	var newest, forgotten, failure, deferred *redis.StringCmd
 	// Whoever forgets the answer after this takes the lease away.
 	err = a.write(ctx, "claim an answer", func(p redis.Pipeliner) {
 		newest = p.HGet(ctx, keys.aiLine(key), lineNewest)
 		forgotten = p.Get(ctx, keys.aiForgotten(key))
 		failure = p.Get(ctx, keys.aiFailed(key))
+		deferred = p.Get(ctx, keys.aiDeferred(key))
 	})
 	if err != nil {
 		return false, Failure{}, err
@@ -212,7 +216,9 @@ func (a *Answers) Claim(ctx context.Context, scope, key, entry string) (wanted b
 	if err != nil {
 		return false, Failure{}, fmt.Errorf("claim an answer: %w", err)
 	}
-	return noted == 1 && forgotten.Val() < event, failureOf(failure.Val()), nil
+	failed = failureOf(failure.Val())
+	failed.Deferral = deferralOf(deferred.Val(), a.store.peer.now())
+	return noted == 1 && forgotten.Val() < event, failed, nil
 }
 
 // Forget has a scope forgotten up to an event, and returns the keys of the

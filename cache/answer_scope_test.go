@@ -80,7 +80,14 @@ func TestAnswersAskedFor(t *testing.T) {
 	if _, failed, err := a.Claim(ctx, "a", "k", "1-0"); err != nil || failed != (cache.Failure{Reason: "no", Final: true}) {
 		t.Errorf("a worker is told %+v (%v)", failed, err)
 	}
-	do(a.Ask(ctx, "a", "k"))
+	do(a.Ask(ctx, "a", "k")) // whoever asks once more is told, and the model is not asked
+	stands("a", cache.Asked{Refused: "no"})
+	if _, failed, err := a.Claim(ctx, "a", "k", "1-0"); err != nil || !failed.Final {
+		t.Errorf("when it was asked again, a worker is told %+v (%v)", failed, err)
+	}
+	if err := r.Client(t).Del(ctx, "mythic:ai_failed:{k}").Err(); err != nil { // its time is over
+		t.Fatal(err)
+	}
 	stands("a", cache.Asked{Pending: true})
 	do(a.Drop(ctx, "a", "k", time.Hour, "the budget is spent"))
 	if got, err := a.Asked(ctx, "a", "k"); err != nil || got.Dropped != "the budget is spent" || got.After > time.Hour || got.After < 59*time.Minute {

@@ -59,6 +59,15 @@ func (e *ModelError) Permanent() bool {
 	return e.Status >= 400 && e.Status < 500
 }
 
+// unpaid reports that the provider takes no call before somebody pays. It is not the
+// request that is wrong, but to repeat it at once is of no use either.
+func (e *ModelError) unpaid() bool {
+	return e.Status == http.StatusTooManyRequests && e.Code == "insufficient_quota"
+}
+
+// final reports that the question is not asked again by itself.
+func (e *ModelError) final() bool { return e.Permanent() || e.unpaid() }
+
 // tag names the error in a word, for those who follow the answer: the provider's code
 // where there is one.
 func (e *ModelError) tag() string {
@@ -76,11 +85,12 @@ func (e *ModelError) tag() string {
 // which is to come back after RetryAfter. An account without money answers 429,
 // too, but stays so.
 func (e *ModelError) Busy() bool {
-	return e.Status == http.StatusTooManyRequests && e.Code != "insufficient_quota"
+	return e.Status == http.StatusTooManyRequests && !e.unpaid()
 }
 
-// slows reports that the provider wants no calls for a while, whoever asks. What it says
-// of when to come back beside another error is about that one request.
+// slows reports that the provider wants no calls for a while, whoever asks, unless it turns
+// out to take others' (see Warmer.heed). What it says of when to come back beside another
+// error is about that one request.
 func (e *ModelError) slows() bool {
 	return e.Busy() || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0
 }

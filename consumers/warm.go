@@ -58,8 +58,8 @@ type WarmerOptions struct {
 //  3. the one that was joined is done only once its answer stands or cannot be had. When
 //     its worker dies it comes again, and takes the lease when that has run out.
 //
-// What has been a call of the model costs a delivery, unless the model was busy or this
-// process is stopped, so that no mishap is paid for without end. No prompt is ever
+// What has been a call of the model costs a delivery, unless the model was busy (for others,
+// too: see heed) or this process is stopped, so that no mishap is paid for without end. No prompt is ever
 // written to a log, a metric or an error, nor left in a dead letter; but for that of an event
 // whose fields could not be read, or that has killed whoever handled it, which is the
 // stream's and as it came.
@@ -172,7 +172,7 @@ func (w *Warmer) asked(m *message.Message, e event.Event) (err error) {
 	if entry, ok := stream.EntryOf(m); ok {
 		data.deliveries = entry.Deliveries
 	}
-	if data.awaits != "" && data.awaits != data.key {
+	if data.source == fromAPI && data.awaits != "" && data.awaits != data.key {
 		return w.foreign(m.Context(), data)
 	}
 	return w.conclude(e, data, w.admit(m.Context(), data))
@@ -222,6 +222,7 @@ type aiData struct {
 	awaits    string          // the key of which whoever asked expects the answer; empty: it is not told
 	template  string          // that asks it; empty: none
 	instead   *Replaced       // it is only asked while this is its answer, which is served meanwhile
+	before    cache.Deferral  // how the provider had no time for the question before
 	answer    cache.Answer    // of ai.answered
 }
 

@@ -53,8 +53,13 @@ func (w *Warmer) askAgain(ctx context.Context, d aiData) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	wanted, _, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
-	if err == nil && wanted {
+	wanted, failed, err := w.answers.Claim(ctx, d.scope, d.key, d.entry)
+	d.before = failed.Deferral
+	switch {
+	case err != nil || !wanted:
+	case d.before.Left > 0:
+		err = &notNowError{why: "the model has no time for this question", wait: d.before.Left}
+	default:
 		lease, err = w.makeAgain(ctx, d, lease)
 	}
 	w.letGo(ctx, lease)
@@ -97,7 +102,7 @@ func (w *Warmer) makeAgain(ctx context.Context, d aiData, lease cache.Lease) (ca
 		w.end(ctx, flow, d.key, cache.FlowFailed+"kept")
 		var refusal *ModelError
 		if errors.As(err, &refusal) && refusal.slows() {
-			w.slowDown(d.model, refusal)
+			w.heed(ctx, d, refusal)
 		}
 		return lease, err
 	}

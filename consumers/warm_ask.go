@@ -61,7 +61,7 @@ func (w *Warmer) putBy(ctx context.Context, d aiData, left time.Duration, why er
 	if d.noStore {
 		return w.forgo(ctx, d, "busy")
 	}
-	return fmt.Errorf("%w: %w", why, stream.LaterBy(min(left, lookAgain)))
+	return fmt.Errorf("%w: %w", why, stream.LaterBy(left))
 }
 
 // lead makes an answer, unless there turns out to be no need. The lease is held.
@@ -90,7 +90,14 @@ func (w *Warmer) lead(ctx context.Context, d aiData, lease cache.Lease) error {
 			return err
 		}
 		return w.drop(d, "refused")
-	case failed.Reason != "":
+	}
+	if d.before, err = w.deferral(ctx, d, failed); err != nil {
+		return errors.Join(unavailable(err), w.giveBack(ctx, lease, "the answer was not claimed"))
+	}
+	if left := d.before.Left; left > 0 {
+		return w.putOff(ctx, d, lease, &notNowError{why: "the model has no time for this question", wait: left, alone: true})
+	}
+	if failed.Reason != "" {
 		return errors.Join(fmt.Errorf("it was a moment ago that %s", failed.Reason), w.giveBack(ctx, lease, failed.Reason))
 	}
 	if err := w.answers.Lead(ctx, lease, d.entry, d.warm); err != nil {

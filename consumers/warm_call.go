@@ -36,11 +36,15 @@ func (w *Warmer) call(ctx context.Context, d aiData, lease cache.Lease) (cache.A
 			lost(err)
 		}
 	})
-	created := time.Now().Unix()
+	began := time.Now()
+	created := began.Unix()
 	first := true
 	answer, err := w.o.Model.Answer(ctx, d.canonical, func(p cache.FlowPart) {
-		if first && p.Created == 0 {
-			p.Created = created
+		if first {
+			w.pauses.took(d.model, began)
+			if p.Created == 0 {
+				p.Created = created
+			}
 		}
 		first = false
 		w.note("a piece of an answer not told", d.key, flow.Add(p))

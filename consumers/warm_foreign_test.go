@@ -71,6 +71,9 @@ func TestWarmAsksNothingForOtherSettings(t *testing.T) {
 	if _, answer, err := w.read(w.key("user_1", "a title")); err != nil || answer.Text == "" {
 		t.Errorf("its own is answered %+v (%v)", answer, err)
 	}
+	own := ask(theirs, `,"no":1`) // the app's own is answered, whatever it says of itself
+	own.Source = "books"
+	foreign(own, 3)
 	if log := w.log.String(); strings.Count(log, "is for another provider") != 1 || !strings.Contains(log, "LLM_BASE_URL") || strings.Contains(log, `"a title`) {
 		t.Errorf("the log says %s", log)
 	}

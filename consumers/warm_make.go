@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mythiccache/cache"
+	"mythiccache/producers/stream"
 )
 
 // handOver is how long an answer stands that is only for those who wait for it: one
@@ -114,25 +115,46 @@ func (w *Warmer) failed(ctx context.Context, d aiData, lease cache.Lease, flow *
 		return errors.Join(later("%w", err), w.giveBack(ctx, lease, "the worker stops"))
 	}
 	w.end(ctx, flow, d.key, endOf(err, refusal))
+	var alone bool
+	var wait time.Duration
 	if isRefusal && refusal.slows() {
-		w.slowDown(d.model, refusal)
+		alone, wait = w.heed(ctx, d, refusal)
 	}
 	if isRefusal && refusal.Busy() {
-		left := w.pauses.left(d.model, time.Now())
-		if err := w.giveBack(ctx, lease, cache.BusyReason(left, err.Error())); err != nil {
-			return err
-		}
-		return w.putBy(ctx, d, left, err)
+		return w.refusedBusy(ctx, d, lease, alone, wait, err)
 	}
-	failure := cache.Failure{Reason: err.Error(), Final: isRefusal && refusal.Permanent()}
+	failure := cache.Failure{Reason: err.Error(), Final: isRefusal && refusal.final()}
 	// Before the lease is free, so that the next one to hold it knows.
 	w.remember(ctx, d, failure)
 	if !failure.Final {
 		return errors.Join(err, w.giveBack(ctx, lease, failure.Reason))
 	}
-	// Whoever asked is told, and it is counted. Nothing else is left to do.
+	// Whoever asked is told, and it is counted. Nothing else is left to do, unless the app
+	// is owed word of a question that was right.
 	w.o.Templates.count(d.template, "refused")
-	return w.giveBack(ctx, lease, cache.AnswerRefused+failure.Reason)
+	told := w.giveBack(ctx, lease, cache.AnswerRefused+failure.Reason)
+	if told == nil && d.durable && !refusal.Permanent() {
+		return fmt.Errorf("%w: %w", err, stream.ErrReject)
+	}
+	return told
+}
+
+// unprovenFor is how old a question of the app's may become of which nobody can tell
+// whether it is the question or the model that the provider means: any limit by the day
+// is over by then.
+const unprovenFor = 24 * time.Hour
+
+// refusedBusy decides what becomes of an event for whose question the provider had no
+// time. Where the question alone is meant, it costs a delivery: it may be so for ever.
+func (w *Warmer) refusedBusy(ctx context.Context, d aiData, lease cache.Lease, alone bool, wait time.Duration, why error) error {
+	told := max(wait, w.pauses.left(d.model, time.Now()))
+	if err := w.giveBack(ctx, lease, cache.BusyReason(told, why.Error())); err != nil {
+		return err
+	}
+	if !d.noStore && (alone || d.durable && d.age(time.Now()) > unprovenFor) {
+		return why
+	}
+	return w.putBy(ctx, d, wait, why)
 }
 
 // sayFailed logs a failure, with what of it is not for those who ask.
@@ -151,7 +173,7 @@ func endOf(err error, refusal *ModelError) string {
 		return cache.FlowFailed + "timeout"
 	case refusal == nil:
 		return cache.FlowFailed + "unknown"
-	case refusal.Permanent():
+	case refusal.final():
 		return cache.FlowRefused + refusal.tag()
 	default:
 		return cache.FlowFailed + refusal.tag()

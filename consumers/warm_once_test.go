@@ -193,7 +193,7 @@ func TestWarmPausesAlone(t *testing.T) {
 	for n := range 2 * maxPauses {
 		warmer.pauses.extend(fmt.Sprint(n), time.Now(), time.Hour)
 	}
-	if n := len(warmer.pauses.until); n > maxPauses {
+	if n := len(warmer.pauses.of); n > maxPauses {
 		t.Errorf("%d models are remembered", n)
 	}
 }

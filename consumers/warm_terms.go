@@ -96,6 +96,7 @@ type notNowError struct {
 	why    string
 	wait   time.Duration
 	budget bool
+	alone  bool // no other question is meant
 }
 
 func (e *notNowError) Error() string { return e.why + " for " + e.wait.Round(time.Second).String() }
@@ -191,8 +192,11 @@ func (w *Warmer) putOff(ctx context.Context, d aiData, lease cache.Lease, err er
 	if err := w.tellBusy(ctx, d, lease, n); err != nil {
 		return err
 	}
-	if !n.budget {
+	if n.alone {
 		return w.putBy(ctx, d, n.wait, n)
+	}
+	if !n.budget {
+		return w.putBy(ctx, d, min(n.wait, lookAgain), n)
 	}
 	if d.warm {
 		if d.template != "" { // an event that asks it once more is to be heeded when there is a budget again

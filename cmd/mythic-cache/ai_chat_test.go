@@ -80,6 +80,8 @@ func TestChatCompletions(t *testing.T) {
 			return modelserver.Reply{Refusal: "I would rather not."}
 		case "too long":
 			return modelserver.Reply{Status: http.StatusBadRequest, Code: "context_length_exceeded", Message: c.Prompt}
+		case "too dear":
+			return modelserver.Reply{Status: http.StatusTooManyRequests, Code: "insufficient_quota", Message: c.Prompt}
 		}
 		return modelserver.Reply{}
 	})
@@ -122,11 +124,31 @@ func TestChatCompletions(t *testing.T) {
 			}
 		}
 	})
+	t.Run("no money", func(t *testing.T) {
+		for _, err := range []error{
+			func() error { _, err := ann.New(t.Context(), about("too dear")); return err }(),
+			follow(t, ann, about("too dear"), nil).err,
+		} {
+			var told *openai.Error
+			if !errors.As(err, &told) || told.StatusCode != http.StatusTooManyRequests || told.Code != "insufficient_quota" ||
+				told.Response.Header.Get("X-Should-Retry") != "false" {
+				t.Errorf("the error is %v", err)
+			}
+		}
+	})
+	t.Run("in our own form", func(t *testing.T) {
+		for _, prompt := range []string{"too long", "too dear", "too long", "too dear"} {
+			a := s.request(http.MethodPost, "/ai/answers", token("ann"), http.Header{"Content-Type": {"application/json"}}, []byte(`{"prompt":"`+prompt+`"}`))
+			if a.status != http.StatusBadGateway && a.status != http.StatusAccepted { // where it was not told in time
+				t.Errorf("%s: %d %s", prompt, a.status, a.body)
+			}
+		}
+	})
 	prompts := map[string]int{}
 	for _, call := range model.Calls() {
 		prompts[call.Prompt]++
 	}
-	if prompts["slowly"] != 1 || prompts["with tools"] != 1 || prompts["too long"] != 1 {
+	if prompts["slowly"] != 1 || prompts["with tools"] != 1 || prompts["too long"] != 1 || prompts["too dear"] != 1 {
 		t.Errorf("the model was called %v", prompts)
 	}
 	if strings.Contains(s.log.String(), "slowly") {
