@@ -78,6 +78,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		err = errors.Join(err, fmt.Errorf("serve http: %w", ended))
 	}
 	s.refreshes.wait()
+	s.misses.wait()
+	if s.chat != nil {
+		s.chat.waits.wait()
+	}
 	s.log.Info().Msg("api has stopped")
 	return err
 }

@@ -44,14 +44,28 @@ func (m *misses) join(ctx context.Context, a ask) (f *flight, collapsed bool) {
 	m.flights[k] = f
 	m.sweep(now)
 	m.mu.Unlock()
-	m.send(ctx, a, f)
+	if !a.spare {
+		m.send(ctx, a, f)
+		return f, false
+	}
+	// Who has an old copy looks at his time meanwhile: others may have joined who have more.
+	select {
+	case m.sending <- struct{}{}:
+		go func() {
+			defer func() { <-m.sending }()
+			m.send(ctx, a, f)
+		}()
+	default: // enter lets nobody in then, but somebody may just have been
+		f.err = errBusy
+		close(f.sent)
+	}
 	return f, false
 }
 
 // ask has an entry brought without waiting for it.
 func (m *misses) ask(ctx context.Context, a ask) error {
 	f, others := m.join(ctx, a)
-	if others { // or it has been sent by now
+	if others || a.spare { // or it has been sent by now
 		select {
 		case <-f.sent:
 		case <-ctx.Done():
@@ -77,6 +91,16 @@ func (m *misses) send(ctx context.Context, a ask, f *flight) {
 	case len(ids) == 1:
 		ms, _, _ := strings.Cut(ids[0], "-")
 		f.asked, f.err = strconv.ParseInt(ms, 10, 64)
+	}
+}
+
+// wait waits for the events that are sent while nobody waits for them any more.
+func (m *misses) wait() {
+	for range m.limit {
+		m.sending <- struct{}{}
+	}
+	for range m.limit {
+		<-m.sending
 	}
 }
 

@@ -67,8 +67,9 @@ type misses struct {
 	waiters   *cache.Waiters
 	publisher Publisher
 	patience  time.Duration
-	limit     int       // of requests that wait at once
-	returned  returning // of Redis
+	limit     int           // of requests that wait at once, and of events in sending
+	sending   chan struct{} // events of who has an old copy: he may be gone before they are sent
+	returned  returning     // of Redis
 
 	mu      sync.Mutex
 	waiting int
@@ -77,7 +78,10 @@ type misses struct {
 }
 
 func newMisses(store *cache.Store, waiters *cache.Waiters, publisher Publisher, patience time.Duration, limit int) *misses {
-	return &misses{store: store, waiters: waiters, publisher: publisher, patience: patience, limit: limit, flights: map[flightKey]*flight{}}
+	return &misses{
+		store: store, waiters: waiters, publisher: publisher, patience: patience, limit: limit,
+		sending: make(chan struct{}, limit), flights: map[flightKey]*flight{},
+	}
 }
 
 // await asks for an entry and waits for it. It returns errBusy, errNotFilled, errInVain,
@@ -103,6 +107,10 @@ func (m *misses) await(ctx context.Context, a ask) (filled, error) {
 		var heard verdict
 		var answer filled
 		var err error
+		announced, landed := wait.C(), f.landed
+		if sent != nil { // what they mean depends on when the event was taken
+			announced, landed = nil, nil
+		}
 		select {
 		case <-sent:
 			if f.err != nil {
@@ -111,9 +119,9 @@ func (m *misses) await(ctx context.Context, a ask) (filled, error) {
 			}
 			sent = nil // known from here on
 			continue
-		case got := <-wait.C():
+		case got := <-announced:
 			heard, answer, err = m.judge(a, f, arrived, got)
-		case <-f.landed:
+		case <-landed:
 			heard, answer, err = m.overheard(a, f, arrived, wait)
 		case <-timer.C:
 			m.inVain(f)
@@ -149,6 +157,9 @@ func (m *misses) enter(a ask) error {
 	if a.spare {
 		if f := m.flights[a.flightKey()]; f != nil && f.vain && time.Since(f.started) < vainFor {
 			return errInVain
+		}
+		if len(m.sending) == cap(m.sending) {
+			return errBusy
 		}
 	}
 	if m.waiting >= m.limit {

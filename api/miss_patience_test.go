@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -57,4 +58,51 @@ func TestAMissHasMoreTimeWhenRedisIsBack(t *testing.T) {
 	w.server.misses.returned.note(time.Now().Add(-returnTakes))
 	w.get("/status/RUN3").wants(t, 503, nil)
 	w.settle("/status/RUN3") // the worker is done
+}
+
+// TestAnOldCopyDoesNotWaitForItsEvent has Redis hang again, just after it was back: the
+// event that asks for a newer entry is not taken. Whoever has an old copy is given that in
+// his time. As many such events as may wait are on their way, and no more.
+func TestAnOldCopyDoesNotWaitForItsEvent(t *testing.T) {
+	const wait = 100 * time.Millisecond
+	w := begin(t, func(o *Options) { o.MissWait, o.MaxWaiting = wait, 2 })
+	for _, run := range []string{"RUN1", "RUN2", "RUN3"} {
+		old := fill(t, status(run))
+		old.TTL = time.Millisecond
+		w.put("run_status", run, old)
+		testserver.Eventually(t, "it is old", func() error {
+			if a := w.get("/status/" + run); a.Header.Get("X-Cache") != markStale {
+				return errors.New(a.Header.Get("X-Cache"))
+			}
+			return nil
+		})
+	}
+	<-time.After(vainFor) // that was in vain, as long as nobody waits
+	m := w.server.misses
+	hanging := make(chan struct{}, 4)
+	m.publisher = publishing{append: func(ctx context.Context) error {
+		hanging <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	m.returned.note(time.Now())
+	begun := time.Now()
+	for _, run := range []string{"RUN1", "RUN2", "RUN3"} {
+		w.get("/status/"+run).wants(t, 200, map[string]string{"X-Cache": markStale})
+	}
+	if took := time.Since(begun); took < 2*wait || took > returnWait-wait {
+		t.Errorf("three old copies took %s", took)
+	}
+	if n := len(hanging); n != 2 {
+		t.Errorf("%d events are on their way", n)
+	}
+	m.wait()
+	if took := time.Since(begun); took < returnWait {
+		t.Errorf("the events were given up after %s, and others may have joined", took)
+	}
+	w.get("/status/RUN3").wants(t, 200, map[string]string{"X-Cache": markStale})
+	if n := len(hanging); n != 3 {
+		t.Errorf("%d events were sent in all", n)
+	}
+	m.wait()
 }
