@@ -376,11 +376,12 @@ func TestChatThatTheModelRefuses(t *testing.T) {
 		status     int
 		kind, code string
 	}{
-		cache.AnswerRefused + "the model answered with an error (status 400) (context_length_exceeded)": {400, "invalid_request_error", "context_length_exceeded"},
-		cache.AnswerRefused + "the model answered with an error (status 404) (model_not_found)":         {404, "invalid_request_error", "model_not_found"},
-		cache.AnswerRefused + "the model answered with an error (status 401)":                           {502, "server_error", "model_refused"},
-		cache.AnswerRefused + "the model answered with an error (status 429) (insufficient_quota)":      {429, "insufficient_quota", "insufficient_quota"},
-		cache.BusyReason(7*time.Second, "the budget is spent"):                                          {503, "server_error", "model_busy"},
+		cache.AnswerRefused + "the model answered with an error (status 400) (context_length_exceeded)":            {400, "invalid_request_error", "context_length_exceeded"},
+		cache.AnswerRefused + "the model answered with an error (status 404) (model_not_found)":                    {404, "invalid_request_error", "model_not_found"},
+		cache.AnswerRefused + "the model answered with an error (status 422) (param tools[1]) (unsupported_value)": {422, "invalid_request_error", "unsupported_value"},
+		cache.AnswerRefused + "the model answered with an error (status 401)":                                      {502, "server_error", "model_refused"},
+		cache.AnswerRefused + "the model answered with an error (status 429) (insufficient_quota)":                 {429, "insufficient_quota", "insufficient_quota"},
+		cache.BusyReason(7*time.Second, "the budget is spent"):                                                     {503, "server_error", "model_busy"},
 	} {
 		t.Run(strconv.Itoa(want.status), func(t *testing.T) {
 			w := begin(t)
@@ -397,7 +398,7 @@ func TestChatThatTheModelRefuses(t *testing.T) {
 				a := w.chat(`{"messages":[{"role":"user","content":"moon"}],"stream":`+stream+`}`, "Authorization", token(t, "ann"))
 				a.wants(t, want.status, map[string]string{"X-Cache": "MISS"})
 				kind, wrong, code, _ := a.openAI(t)
-				if member := map[string]string{"context_length_exceeded": "messages", "model_not_found": "model"}[code]; kind != want.kind || code != want.code || wrong != member {
+				if member := map[string]string{"context_length_exceeded": "messages", "model_not_found": "model", "unsupported_value": "tools[1]"}[code]; kind != want.kind || code != want.code || wrong != member {
 					t.Errorf("of %q it is told %s", reason, a.body)
 				}
 				if told := a.Header.Get("X-Should-Retry"); (told == "false") != (want.code == "insufficient_quota") {

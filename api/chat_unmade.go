@@ -56,9 +56,11 @@ func notAnswered(reason string) *Problem {
 // emptyFor is after what time it is worth to ask an account again that had no money.
 const emptyFor = time.Minute
 
-// toldStatus and toldCode find what a worker's sentence tells of the provider's error.
+// toldStatus, toldParam and toldCode find what a worker's sentence tells of the provider's
+// error.
 var (
 	toldStatus = regexp.MustCompile(`\(status (\d{3})\)`)
+	toldParam  = regexp.MustCompile(`\(param ([a-z_]+(?:\[\d+\])?)\)`)
 	toldCode   = regexp.MustCompile(`\(([a-z0-9_]+)\)$`)
 )
 
@@ -71,6 +73,9 @@ func refusedByModel(why string) *Problem {
 	p := problem(kindBadRequest, why)
 	if code := toldCode.FindStringSubmatch(why); code != nil {
 		p.code, p.param = code[1], wrongMember[code[1]]
+	}
+	if param := toldParam.FindStringSubmatch(why); param != nil {
+		p.param = param[1]
 	}
 	told := toldStatus.FindStringSubmatch(why)
 	if told == nil {

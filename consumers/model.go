@@ -29,6 +29,7 @@ type Model interface {
 type ModelError struct {
 	Status     int           // of HTTP; 0 where none came
 	Code       string        // the provider's, where it has the form of one
+	Param      string        // the member of the request that is wrong, such as messages[3]; empty: it is not told
 	Why        string        // a sentence's end: "the model …"
 	Detail     string        // for the log alone, since it may name inner addresses; no secrets
 	RetryAfter time.Duration // what the provider asked for; 0 where it did not
@@ -40,6 +41,9 @@ func (e *ModelError) Error() string {
 	text := "the model " + e.Why
 	if e.Status != 0 {
 		text += fmt.Sprintf(" (status %d)", e.Status)
+	}
+	if e.Param != "" {
+		text += " (param " + e.Param + ")"
 	}
 	if e.Code != "" {
 		text += " (" + e.Code + ")"

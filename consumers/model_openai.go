@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -170,7 +171,7 @@ func modelError(ctx context.Context, response *http.Response, err error) error {
 	if response != nil && response.StatusCode >= http.StatusBadRequest {
 		e := &ModelError{Status: response.StatusCode, Why: "answered with an error", RetryAfter: retryAfter(response.Header, time.Now())}
 		if told, ok := errors.AsType[*openai.Error](err); ok {
-			e.Code = codeOf(told.Code)
+			e.Code, e.Param = codeOf(told.Code), paramOf(told.Param)
 		}
 		return e
 	}
@@ -202,6 +203,18 @@ func codeOf(code string) string {
 		return ""
 	}
 	return code
+}
+
+// member is a member of a request, or an item of it, and whether more follows.
+var member = regexp.MustCompile(`^([a-z_]{1,32}(?:\[\d{1,5}\])?)(?:$|[.\[])`)
+
+// paramOf lets pass which member of a request is wrong, as messages[3]; but not where in
+// it, since deeper names are the caller's own, as those of a schema.
+func paramOf(param string) string {
+	if found := member.FindStringSubmatch(param); found != nil {
+		return found[1]
+	}
+	return ""
 }
 
 // retryAfter reads the header, in seconds or as a date (RFC 9110, 10.2.3), or

@@ -97,6 +97,9 @@ func TestOpenAIRefuses(t *testing.T) {
 		after           time.Duration
 	}{
 		{name: "a bad request", reply: modelserver.Reply{Status: 400, Code: "context_length_exceeded", Message: echo}, says: "answered with an error (status 400) (context_length_exceeded)", permanent: true},
+		{name: "a member", reply: modelserver.Reply{Status: 400, Code: "unsupported_value", Param: "temperature"}, says: "(status 400) (param temperature) (unsupported_value)", permanent: true},
+		{name: "deep in a member", reply: modelserver.Reply{Status: 400, Param: "tools[12].function.secret"}, says: "(status 400) (param tools[12])", permanent: true},
+		{name: "a member that is prose", reply: modelserver.Reply{Status: 400, Param: echo, Code: "no"}, says: "(status 400) (no)", permanent: true},
 		{name: "a code that is prose", reply: modelserver.Reply{Status: 422, Code: echo, Message: echo}, says: "(status 422)", permanent: true},
 		{name: "a bad key", reply: modelserver.Reply{Status: 401, Code: "invalid_api_key", Message: echo}, says: "(status 401) (invalid_api_key)", permanent: true},
 		{name: "too many", reply: modelserver.Reply{Status: 429, Code: "rate_limit_exceeded", RetryAfter: 7 * time.Second}, says: "(status 429)", busy: true, after: 7 * time.Second},

@@ -297,11 +297,9 @@ func (d *aiData) readTerms(fields map[string]json.RawMessage, provider string, r
 	if err != nil {
 		return err
 	}
-	var asked struct {
-		Model string `json:"model"`
-	}
-	_ = json.Unmarshal(d.canonical, &asked) // cache.ChatRequest has seen that it is a name
-	d.model = asked.Model
+	var asked map[string]json.RawMessage // names that differ in case are others
+	_ = json.Unmarshal(d.canonical, &asked)
+	_ = json.Unmarshal(asked["model"], &d.model) // cache.ChatRequest has seen that it is a name
 	return nil
 }
 

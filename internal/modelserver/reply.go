@@ -18,6 +18,7 @@ type Reply struct {
 	Status     int           // an error, where it is not 0 or 200
 	Code       string        // of the error
 	Message    string        // of the error
+	Param      string        // of the error: the member that is wrong
 	RetryAfter time.Duration // whole seconds in the header Retry-After, where it is not 0
 	RetryAt    time.Time     // the same as a date
 
@@ -82,7 +83,7 @@ func (r Reply) write(ctx context.Context, w http.ResponseWriter, call Call, clos
 		_ = http.NewResponseController(w).Flush() // or the status would not get through either
 		panic(http.ErrAbortHandler)               // net/http's own way to break a connection
 	case r.Status != 0 && r.Status != http.StatusOK:
-		writeError(w, r.Status, r.Code, r.Message)
+		writeErrorOf(w, r.Status, r.Code, r.Message, r.Param)
 	default:
 		writeJSON(w, http.StatusOK, r.completion(call))
 	}
@@ -117,9 +118,16 @@ func (r Reply) completion(call Call) any {
 
 // writeError writes an error in OpenAI's format.
 func writeError(w http.ResponseWriter, status int, code, message string) {
+	writeErrorOf(w, status, code, message, "")
+}
+
+func writeErrorOf(w http.ResponseWriter, status int, code, message, param string) {
 	detail := map[string]any{"message": message, "type": "invalid_request_error", "param": nil, "code": nil}
 	if code != "" {
 		detail["code"] = code
+	}
+	if param != "" {
+		detail["param"] = param
 	}
 	writeJSON(w, status, map[string]any{"error": detail})
 }
