@@ -137,6 +137,11 @@ func TestWarmLeavesOneFailureAlone(t *testing.T) {
 	if n := len(model.of("too large")); n != 2 {
 		t.Errorf("the model was asked %d times", n)
 	}
+	var times, at, until int64
+	noted := w.client.Get(t.Context(), "mythic:ai_deferred:{"+w.keyOf(model, "too large")+"}").Val()
+	if _, err := fmt.Sscan(noted, &times, &at, &until); err != nil || times != 2 || until-at != 2*model.after.Milliseconds() {
+		t.Errorf("what is noted of it is %q (%v)", noted, err)
+	}
 	if err := handle(t.Context(), warmer, asked("user_1", "another")); err != nil {
 		t.Errorf("another question ends with %v", err)
 	}
@@ -165,11 +170,6 @@ func TestWarmLeavesAFullModelAlone(t *testing.T) {
 	}
 	if n := len(model.of("another")); n != 0 {
 		t.Errorf("others were asked %d times", n)
-	}
-	// It took a call before it was full; that says nothing of now.
-	warmer.pauses.took("test-model", time.Now().Add(-time.Minute))
-	if warmer.pauses.spares("test-model", time.Now(), cache.Deferral{Times: 3, Since: time.Second}) {
-		t.Error("an old call counts as one of now")
 	}
 	model.take(all)
 	testserver.Eventually(t, "it is answered", func() error {
@@ -224,6 +224,42 @@ func (w *warmth) due(model *crowded, text string) {
 		}
 		return err
 	})
+}
+
+// A question is refused alone where it was so before, and others' calls have begun since and
+// were taken.
+func TestPausesSpare(t *testing.T) {
+	now := time.Now()
+	ago := func(n int) time.Time { return now.Add(-time.Duration(n) * time.Second) }
+	for what, c := range map[string]struct {
+		times, since  int // of the question before; seconds
+		refused, well int // the model's last call of either kind, seconds ago; 0: none
+		alone         bool
+	}{
+		"again":                                {times: 1, since: 10, refused: 10, well: 5, alone: true},
+		"for the first time":                   {refused: 10, well: 5},
+		"of a model that nothing is known of":  {times: 1, since: 10},
+		"again by another process":             {times: 2, since: 10, well: 5, alone: true},
+		"and nothing was taken since":          {times: 2, since: 10, well: 20},
+		"and another was refused since":        {times: 2, since: 10, refused: 3, well: 5},
+		"and what was taken began before that": {times: 2, since: 10, refused: 10, well: 11},
+	} {
+		p := newPauses()
+		if c.refused > 0 {
+			p.extend("m", ago(c.refused), time.Second)
+		}
+		if c.well > 0 {
+			p.took("m", ago(c.well))
+			p.took("m", ago(c.well+1)) // one that began before and was slower
+		}
+		before := cache.Deferral{Times: c.times, Since: time.Duration(c.since) * time.Second}
+		if alone := p.spares("m", now, before); alone != c.alone {
+			t.Errorf("%s: it is alone: %v", what, alone)
+		}
+		if c.alone && p.spares("m", now.Add(time.Second), before) {
+			t.Errorf("%s: so is the next at once, of which nobody can tell", what)
+		}
+	}
 }
 
 // Whoever asks the same again, in whatever way, is told, and the model is not asked before
