@@ -49,6 +49,12 @@ func (m *misses) join(ctx context.Context, a ask) (f *flight, collapsed bool) {
 		return f, false
 	}
 	// Who has an old copy looks at his time meanwhile: others may have joined who have more.
+	m.sendAside(ctx, a, f)
+	return f, false
+}
+
+// sendAside is send without waiting for it.
+func (m *misses) sendAside(ctx context.Context, a ask, f *flight) {
 	select {
 	case m.sending <- struct{}{}:
 		go func() {
@@ -59,7 +65,6 @@ func (m *misses) join(ctx context.Context, a ask) (f *flight, collapsed bool) {
 		f.err = errBusy
 		close(f.sent)
 	}
-	return f, false
 }
 
 // ask has an entry brought without waiting for it.

@@ -180,7 +180,7 @@ func (f *Filler) leaseOf(ctx context.Context, v *view.View, key string, found ca
 // sleep waits for so long, or fails where the context ends before.
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
-		return nil
+		return ctx.Err()
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
