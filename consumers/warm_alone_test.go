@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -303,6 +304,20 @@ func TestWarmDefersAQuestionForAll(t *testing.T) {
 	if err := handle(t.Context(), warmer, asked("user_1", "small")); err != nil {
 		t.Errorf("another question of the same asker ends with %v", err)
 	}
+	// It does not come back before there is something to come back for.
+	w.run(warmer)
+	w.publish(oneMore(first))
+	testserver.Eventually(t, "it is put off", func() error {
+		parked, err := w.client.ZRangeWithScores(t.Context(), w.keys.Parked("warm", event.TopicAI), 0, -1).Result()
+		// What is taken and not answered yet has half a millisecond in its time.
+		if err != nil || len(parked) == 0 || parked[0].Score != math.Trunc(parked[0].Score) {
+			return errors.Join(errNotYet, err)
+		}
+		if in := time.Until(time.UnixMilli(int64(parked[0].Score))); in < lookAgain {
+			t.Errorf("it comes back in %s", in)
+		}
+		return nil
+	})
 }
 
 // Each kind of question ends that is refused alone.
