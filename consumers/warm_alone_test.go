@@ -338,7 +338,7 @@ func TestWarmGivesUpWhatIsRefusedAlone(t *testing.T) {
 		"ahead":                         {source: "template", more: `"warm":true,`, proven: true},
 		"the app's, proven":             {source: "books", proven: true, letter: true},
 		"a user's, unproven":            {source: fromAPI, pause: true},
-		"the app's, unproven":           {source: "books", pause: true},
+		"the app's, of now, unproven":   {source: "books", pause: true},
 		"the app's, unproven for a day": {source: "books", age: unprovenFor + time.Minute, letter: true},
 	} {
 		text := "too large, " + what
