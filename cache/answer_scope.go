@@ -192,6 +192,14 @@ func (a *Answers) Settle(ctx context.Context, scope, key string) error {
 	})
 }
 
+// Leave is Settle for a question that has no answer: how long it is to be left alone stands.
+func (a *Answers) Leave(ctx context.Context, scope, key string) error {
+	return a.write(ctx, "leave a question", func(p redis.Pipeliner) {
+		p.ZRem(ctx, a.store.keys.aiAsked(scope), key)
+		p.Del(ctx, a.store.keys.aiLine(key))
+	})
+}
+
 // Claim notes that an answer is being made for a scope, and reports false where
 // scope or answer have been forgotten since the event that asked, whose stream
 // entry is named by its id, and those that have joined it. Call it with the key's

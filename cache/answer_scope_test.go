@@ -120,3 +120,31 @@ func TestAnswersAskedFor(t *testing.T) {
 		t.Errorf("the index lives for %s", ttl)
 	}
 }
+
+// TestADeferralEndsWithItsQuestion and not with a refresh that did not come about.
+func TestADeferralEndsWithItsQuestion(t *testing.T) {
+	t.Parallel()
+	a := newStore(t, testserver.NewRedis(t), cache.Options{}).NewAnswers(answers())
+	ctx := t.Context()
+	for _, c := range []struct {
+		by    string
+		do    func() error
+		times int
+	}{
+		{"leave", func() error { return a.Leave(ctx, "a", "k") }, 3},
+		{"settle", func() error { return a.Settle(ctx, "a", "k") }, 0},
+		{"erase", func() error { return a.Erase(ctx, "k") }, 0},
+	} {
+		for _, err := range []error{a.Ask(ctx, "a", "k"), a.Defer(ctx, "k", 3, time.Minute), c.do()} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d, err := a.Deferred(ctx, "k"); err != nil || d.Times != c.times {
+			t.Errorf("after %s: %+v (%v)", c.by, d, err)
+		}
+		if got, err := a.Asked(ctx, "a", "k"); err != nil || got.Pending != (c.by == "erase") {
+			t.Errorf("after %s: %+v (%v)", c.by, got, err)
+		}
+	}
+}

@@ -106,7 +106,7 @@ func (a *Answers) Erase(ctx context.Context, keys ...string) error {
 	}
 	return a.write(ctx, "erase failures", func(p redis.Pipeliner) {
 		for _, key := range keys {
-			p.Del(ctx, a.store.keys.aiFailed(key), a.store.keys.aiDropped(key))
+			p.Del(ctx, a.store.keys.aiFailed(key), a.store.keys.aiDropped(key), a.store.keys.aiDeferred(key))
 		}
 	})
 }

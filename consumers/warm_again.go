@@ -126,11 +126,12 @@ var errNotAsGood = errors.New("the new answer is cut short, or none")
 func (w *Warmer) concludeAgain(ctx context.Context, d aiData, err error) error {
 	settling, cancel := afterwards(ctx)
 	defer cancel()
-	w.note("an answer not settled", d.key, w.answers.Settle(settling, d.scope, d.key))
-	switch {
-	case err == nil:
+	if err == nil {
+		w.note("an answer not settled", d.key, w.answers.Settle(settling, d.scope, d.key))
 		return nil
-	case ctx.Err() != nil:
+	}
+	w.note("an answer not settled", d.key, w.answers.Leave(settling, d.scope, d.key))
+	if ctx.Err() != nil {
 		return later("%w", err)
 	}
 	w.note("an answer not made again", d.key, err)

@@ -429,3 +429,27 @@ func TestWarmTellsOfNoMoney(t *testing.T) {
 		t.Errorf("the model is left alone for %s", left)
 	}
 }
+
+// TestWarmTellsWhoComesBackForARefusal that nobody makes an answer, once the refusal itself
+// is forgotten.
+func TestWarmTellsWhoComesBackForARefusal(t *testing.T) {
+	t.Parallel()
+	w := newWarmth(t)
+	model := newCrowded(time.Millisecond, small)
+	warmer := w.warmer(func(o *WarmerOptions) { o.Model = model })
+	answers, key := w.store.NewAnswers(w.view), w.keyOf(model, "no")
+	e := asked("user_1", "no")
+	for _, err := range []error{
+		answers.Fail(t.Context(), "user_1", key, cache.Failure{Reason: "no", Final: true}),
+		answers.Ask(t.Context(), "user_1", key), // somebody polls
+		handle(t.Context(), warmer, e),
+		w.client.Del(t.Context(), "mythic:ai_failed:{"+key+"}").Err(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := answers.Asked(t.Context(), "user_1", key); err != nil || got.Pending {
+		t.Errorf("who comes back is told %+v (%v)", got, err)
+	}
+}

@@ -89,6 +89,10 @@ func (w *Warmer) lead(ctx context.Context, d aiData, lease cache.Lease) error {
 		if err := w.giveBack(ctx, lease, cache.AnswerRefused+failed.Reason); err != nil {
 			return err
 		}
+		// Whoever comes for it once that is forgotten is not to wait for what nobody makes.
+		if err := w.answers.NoteDropped(ctx, d.scope, d.key, givenUpFor, failed.Reason); err != nil {
+			return unavailable(err)
+		}
 		return w.drop(d, "refused")
 	}
 	if d.before, err = w.deferral(ctx, d, failed); err != nil {

@@ -124,6 +124,7 @@ func (w *Warmer) failed(ctx context.Context, d aiData, lease cache.Lease, flow *
 		return w.refusedBusy(ctx, d, lease, alone, wait, err)
 	}
 	failure := cache.Failure{Reason: err.Error(), Final: isRefusal && refusal.final()}
+	owed := failure.Final && !refusal.Permanent() && w.owed(ctx, d)
 	// Before the lease is free, so that the next one to hold it knows.
 	w.remember(ctx, d, failure)
 	if !failure.Final {
@@ -133,15 +134,23 @@ func (w *Warmer) failed(ctx context.Context, d aiData, lease cache.Lease, flow *
 	// is owed word of a question that was right.
 	w.o.Templates.count(d.template, "refused")
 	told := w.giveBack(ctx, lease, cache.AnswerRefused+failure.Reason)
-	if told == nil && d.durable && !refusal.Permanent() {
+	if told == nil && owed {
 		return fmt.Errorf("%w: %w", err, stream.ErrReject)
 	}
 	return told
 }
 
-// unprovenFor is how old a question of the app's may become of which nobody can tell
-// whether it is the question or the model that the provider means: any limit by the day
-// is over by then.
+// owed reports whether the app is to hear of a question that ends, its own or one that has
+// joined.
+func (w *Warmer) owed(ctx context.Context, d aiData) bool {
+	_, joined, err := w.answers.Line(ctx, d.key, d.entry)
+	w.note("who has joined a question not known", d.key, err)
+	return d.durable || joined
+}
+
+// unprovenFor is how old a question of the app's, or one that such a one has joined, may
+// become of which nobody can tell whether it is the question or the model that the provider
+// means: any limit by the day is over by then.
 const unprovenFor = 24 * time.Hour
 
 // refusedBusy decides what becomes of an event for whose question the provider had no
@@ -151,7 +160,7 @@ func (w *Warmer) refusedBusy(ctx context.Context, d aiData, lease cache.Lease, a
 	if err := w.giveBack(ctx, lease, cache.BusyReason(told, why.Error())); err != nil {
 		return err
 	}
-	if !d.noStore && (alone || d.durable && d.age(time.Now()) > unprovenFor) {
+	if !d.noStore && (alone || d.age(time.Now()) > unprovenFor) {
 		return why
 	}
 	return w.putBy(ctx, d, wait, why)

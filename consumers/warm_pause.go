@@ -12,6 +12,10 @@ import (
 // event that it refuses again then is put off again.
 const longestPause = time.Minute
 
+// longestDeferral bounds how long one question is left alone: longer than all are, or
+// nobody else could show in between that the model takes others.
+const longestDeferral = 3 * longestPause
+
 // maxPauses bounds the models that are remembered to want no calls: their names may be
 // the callers'.
 const maxPauses = 1024
@@ -124,7 +128,7 @@ func (w *Warmer) heed(ctx context.Context, d aiData, refusal *ModelError) (alone
 		w.o.Log.Info().Str("model", w.account.label(d.model)).Str("provider", w.o.Model.Name()).Int("status", refusal.Status).Dur("for", wait).
 			Msg("the model is busy; calls pause")
 	}
-	wait = min(wait<<min(d.before.Times, 16), longestPause)
+	wait = min(wait<<min(d.before.Times, 16), longestDeferral)
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
 	w.note("a question not noted that is put off", d.key, w.answers.Defer(ctx, w.question(d), d.before.Times+1, wait))
