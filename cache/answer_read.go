@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -150,31 +149,13 @@ func (r *encoded) rawIf(name string) json.RawMessage {
 	if !r.begins(name) {
 		return nil
 	}
-	from := len(r.body) - len(r.left)
-	end := lengthOf(r.left)
-	r.left = r.left[end:]
-	raw := r.body[from : from+end : from+end]
-	r.odd = r.odd || !json.Valid(raw) || len(bytes.TrimSpace(raw)) < end
-	return raw
-}
-
-// lengthOf returns how long the JSON value is that a text begins with, if it is one.
-func lengthOf(text string) int {
-	depth, quoted := 0, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			depth++
-		case depth == 0 && (c == ',' || c == '}' || c == ']'):
-			return i
-		case c == '}' || c == ']':
-			depth--
-		}
+	var raw json.RawMessage
+	read := json.NewDecoder(strings.NewReader(r.left))
+	if err := read.Decode(&raw); err != nil || int64(len(raw)) < read.InputOffset() { // with blanks in front
+		r.odd = true
+		return nil
 	}
-	return len(text)
+	from := len(r.body) - len(r.left)
+	r.left = r.left[len(raw):]
+	return r.body[from : from+len(raw) : from+len(raw)]
 }

@@ -86,12 +86,10 @@ func (w *Warmer) lead(ctx context.Context, d aiData, lease cache.Lease) error {
 		}
 		return w.settle(ctx, d)
 	case failed.Final: // somebody else asked just now
+		// Whoever comes for it once that is forgotten is not to wait for what nobody makes.
+		w.note("a question not noted that is refused", d.key, w.answers.NoteDropped(ctx, d.scope, d.key, givenUpFor, failed.Reason))
 		if err := w.giveBack(ctx, lease, cache.AnswerRefused+failed.Reason); err != nil {
 			return err
-		}
-		// Whoever comes for it once that is forgotten is not to wait for what nobody makes.
-		if err := w.answers.NoteDropped(ctx, d.scope, d.key, givenUpFor, failed.Reason); err != nil {
-			return unavailable(err)
 		}
 		return w.drop(d, "refused")
 	}
